@@ -78,7 +78,7 @@ pub struct OutputArgs {
     #[arg(long, global = true, value_enum, default_value = "nonnumeric", value_name = "WHICH")]
     pub quote: Quote,
     /// Maximum width of tables; below 1, the width of the terminal
-    #[arg(long, global = true, value_name = "COLUMNS", allow_negative_numbers = true)]
+    #[arg(long, global = true, value_name = "COLUMNS")]
     pub max_width: Option<i64>,
     /// Limit tables to the width of the terminal (the default)
     #[arg(long, global = true)]
@@ -139,7 +139,7 @@ pub struct SelectionArgs {
     #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = span)]
     pub older_than: Duration,
     /// Maximum number of findings, the oldest first
-    #[arg(long, value_name = "N", value_parser = whole_number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole_number)]
     pub limit: Option<usize>,
     /// Treat a service as down if its heartbeat is older [default: service_down_time in cinder.conf, otherwise 60s]
     #[arg(long, value_name = "SPAN", value_parser = span)]
@@ -230,10 +230,8 @@ pub fn whole_number(text: &str) -> std::result::Result<usize, String> {
 
 /// Reads a count from 1 to `MOST`.
 pub fn number_up_to<const MOST: usize>(text: &str) -> std::result::Result<usize, String> {
-    match whole_number(text)? {
-        number if (1..=MOST).contains(&number) => Ok(number),
-        _ => Err(format!("must be from 1 to {MOST}")),
-    }
+    let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| format!("{text:?} is not an integer from 1 to {MOST}"))
 }
 
 /// Reads a time span: numbers with `s`, `m`, `h` or `d` (`90s`, `1h30m`), which are added up. A number without a unit is in seconds.

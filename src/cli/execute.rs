@@ -28,13 +28,13 @@ pub struct ExecutionArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Refuse a plan with more units [default: 25 for repair --yes, otherwise no limit]
-    #[arg(long, value_name = "N", value_parser = whole_number, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole_number)]
     pub max_changes: Option<usize>,
     /// Number of units that share the two syncs of the audit log
-    #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = batch_size)]
     pub batch_size: usize,
     /// Number of connections for units that have no row in common; SQLite has one writer [default: 8 from 50 units on, otherwise 1]
-    #[arg(long, value_name = "N", value_parser = number_up_to::<MOST_SESSIONS>, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = number_up_to::<MOST_SESSIONS>)]
     pub sessions: Option<usize>,
     /// End a dry run with exit code 3 if it would change something
     #[arg(long)]

@@ -21,7 +21,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Command, CommandFactory, FromArgMatches, Parser};
 
 pub use commands::Cli;
 
@@ -35,7 +35,8 @@ use crate::config::Environment;
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = taking_dashes(Cli::command()).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // clap writes help and version to standard output and usage errors to standard error; 2 is our code too.
@@ -59,6 +60,16 @@ pub fn main() -> ExitCode {
         error.exit
     });
     ExitCode::from(exit.code())
+}
+
+/// Lets the value of an option that is a number, a size or a time span begin with a dash: the error about `-1` then says what is valid.
+fn taking_dashes(command: Command) -> Command {
+    let is_number = |name: &str| matches!(name, "N" | "N/T" | "SIZE" | "SPAN" | "PERCENT" | "COLUMNS");
+    let command = command.mut_args(|arg| {
+        let takes = arg.get_value_names().unwrap_or_default().iter().any(|name| is_number(name));
+        if takes { arg.allow_hyphen_values(true) } else { arg }
+    });
+    command.mut_subcommands(taking_dashes)
 }
 
 /// The form of JSON that an invalid command line asks for.

@@ -58,8 +58,12 @@ pub struct StorageArgs {
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     pub limit_rate: Option<NonZero<u64>>,
     /// Send at most this many requests a second to all storages together; in Ceph, each rbd or rados command is one
-    #[arg(long, value_name = "N", value_parser = requests)]
+    #[arg(long, value_name = "N", value_parser = requests::<1_000_000>)]
     pub limit_requests: Option<NonZero<u64>>,
+    /// Have at most this many requests open at once at each storage (server, mount or Ceph cluster); in Ceph, each rbd or rados command
+    /// is one
+    #[arg(long, value_name = "N", value_parser = requests::<1_024>)]
+    pub limit_parallel: Option<NonZero<u64>>,
     /// Lower the priority of the check's threads, on Linux also for disks
     #[arg(long)]
     pub nice: bool,
@@ -120,8 +124,9 @@ impl PlaceArgs {
 impl StorageArgs {
     /// The storage that these options and cinder.conf name.
     pub fn settings(&self, context: &Context<'_>) -> Result<StorageSettings> {
-        let limits = Arc::new(Limits::new(self.limit_rate, self.limit_requests));
-        Ok(StorageSettings { ceph_source_pool: self.ceph_source_pool.clone(), limits, ..self.place.settings(context)? })
+        let limits = Limits::new(self.limit_rate, self.limit_requests).with_parallel(self.limit_parallel);
+        let (ceph_source_pool, limits) = (self.ceph_source_pool.clone(), Arc::new(limits));
+        Ok(StorageSettings { ceph_source_pool, limits, ..self.place.settings(context)? })
     }
 
     /// What is asked of every backup.
@@ -178,8 +183,8 @@ fn rate(text: &str) -> std::result::Result<NonZero<u64>, String> {
     bytes.ok_or_else(|| format!("{text} is too slow: use at least 64K"))
 }
 
-fn requests(text: &str) -> std::result::Result<NonZero<u64>, String> {
-    let requests = number_up_to::<1_000_000>(text)?;
+fn requests<const MOST: usize>(text: &str) -> std::result::Result<NonZero<u64>, String> {
+    let requests = number_up_to::<MOST>(text)?;
     NonZero::new(requests as u64).ok_or_else(|| "must be at least 1".to_owned())
 }
 

@@ -25,6 +25,11 @@ pub enum Driver {
 }
 
 impl Driver {
+    /// Whether it keeps its containers as directories below one mount.
+    pub fn is_directory(self) -> bool {
+        matches!(self, Self::Posix | Self::Nfs | Self::GlusterFs)
+    }
+
     /// The driver that `backups.service` names: by today's class path, by the module path of rows older than 2018, or by Juno's
     /// `cinder.backup.services.*`. `None` for all others, such as a vendor's class.
     ///

@@ -61,6 +61,38 @@ fn names(store: &dyn ObjectStore, prefix: &str) -> Vec<String> {
     names
 }
 
+/// Checks that the pages after any name have the rest of the listing without a gap.
+fn pages(store: &dyn ObjectStore, all: &[String]) {
+    for from in ["", "many-00700", "many-00700x", "odd", "p-00001", "zzz"] {
+        let (mut after, mut listed) = (from.to_owned(), Vec::new());
+        while let Some(page) = store.list_page(&after).unwrap() {
+            listed.extend(page.objects.into_iter().map(|object| object.name));
+            if page.is_last {
+                break;
+            }
+            after.clone_from(listed.last().unwrap());
+        }
+        let expected: Vec<&String> = all.iter().filter(|name| name.as_str() > from && !name.contains('/')).collect();
+        // The pages of a directory have no subdirectories.
+        let listed: Vec<&String> = listed.iter().filter(|name| *name != "volume_v" && *name != "volume_w" && !name.contains('/')).collect();
+        assert_eq!(listed, expected, "after {from:?}");
+    }
+    let listed = list_one(store, "many-00700");
+    let found = store.list_page("many-00699").unwrap().unwrap().objects.into_iter().next();
+    assert_eq!(found, listed);
+}
+
+fn list_one(store: &dyn ObjectStore, prefix: &str) -> Option<ObjectInfo> {
+    let mut found = None;
+    store
+        .list(prefix, &mut |info| {
+            found = Some(info);
+            ControlFlow::Break(())
+        })
+        .unwrap();
+    found
+}
+
 fn bytes(store: &dyn ObjectStore, name: &str, range: Option<Range<u64>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     store.open(name, range).unwrap().read_to_end(&mut bytes).unwrap();
@@ -101,6 +133,8 @@ pub(crate) fn check(store: &dyn ObjectStore, slashes: bool) {
         store.list("many-", &mut each).unwrap();
         assert_eq!(seen, stop_after, "a listing continues after a break");
     }
+
+    pages(store, &all);
 
     // A stat agrees with the listing.
     let mut listed = BTreeMap::new();

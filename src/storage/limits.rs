@@ -1,13 +1,14 @@
-//! Limits on the bytes and requests a second that all readers of all storages share.
+//! Limits on the bytes and requests a second that all readers of all storages share, and on the requests at once to each of them.
 //!
 //! [`RetryingStore`](super::RetryingStore) and Ceph's commands pay for each request before they send it, and for bytes once they have
 //! received them. The time that they wait for this is not time without progress: it is in no time-out, and [`Health`] leaves it out.
 
 use std::num::NonZero;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::request_slots::{RequestSlot, RequestSlots};
 use super::retry::wait;
 use super::{Health, StorageError};
 
@@ -74,10 +75,14 @@ impl Limit {
 /// The limits of one check; none by default.
 #[derive(Debug, Default)]
 pub struct Limits {
-    bytes: Option<Limit>,
-    requests: Option<Limit>,
+    bytes: Option<Arc<Limit>>,
+    requests: Option<Arc<Limit>>,
     /// The most bytes to read at once.
     largest_read: Option<usize>,
+    /// The most requests at once to each back end.
+    parallel: Option<NonZero<u64>>,
+    /// The slots of this back end.
+    slots: Option<Arc<RequestSlots>>,
 }
 
 impl Limits {
@@ -85,10 +90,38 @@ impl Limits {
     pub fn new(bytes: Option<NonZero<u64>>, requests: Option<NonZero<u64>>) -> Self {
         let largest_read = |rate: NonZero<u64>| (rate.get() / 64).clamp(SMALLEST_READ, LARGEST_READ);
         Self {
-            bytes: bytes.map(|rate| Limit::new(rate, largest_read(rate))),
-            requests: requests.map(|rate| Limit::new(rate, 1)),
+            bytes: bytes.map(|rate| Arc::new(Limit::new(rate, largest_read(rate)))),
+            requests: requests.map(|rate| Arc::new(Limit::new(rate, 1))),
             largest_read: bytes.and_then(|rate| usize::try_from(largest_read(rate)).ok()),
+            ..Self::default()
         }
+    }
+
+    /// The same with at most this many requests at once to each back end.
+    #[must_use]
+    pub fn with_parallel(self, parallel: Option<NonZero<u64>>) -> Self {
+        Self { parallel, ..self }
+    }
+
+    /// The limits of one back end: the rates are shared with all others, the requests at once are its own.
+    #[must_use]
+    pub fn of_back_end(&self) -> Self {
+        let Self { bytes, requests, largest_read, parallel, .. } = self;
+        let slots = parallel.map(RequestSlots::new);
+        Self { bytes: bytes.clone(), requests: requests.clone(), largest_read: *largest_read, parallel: *parallel, slots }
+    }
+
+    /// How many requests at once are worth it for a storage that is worth this many.
+    pub(super) fn concurrency(&self, worth: usize) -> usize {
+        self.parallel.map_or(worth, |most| worth.min(usize::try_from(most.get()).unwrap_or(worth)))
+    }
+
+    /// Waits for the right to have one request open.
+    ///
+    /// # Errors
+    /// As for [`Limits::request`].
+    pub(super) fn slot(&self, cancelled: &AtomicBool) -> Result<RequestSlot, StorageError> {
+        RequestSlot::take(self.slots.as_ref(), cancelled)
     }
 
     /// Returns the part of a buffer that may be filled by one read.
@@ -177,7 +210,8 @@ mod tests {
 
     #[test]
     fn a_limited_store_conforms() {
-        let (store, _) = limited(Limits::new(NonZero::new(500 << 20), NonZero::new(20_000)), Health::default());
+        let limits = Limits::new(NonZero::new(500 << 20), NonZero::new(20_000)).with_parallel(NonZero::new(1));
+        let (store, _) = limited(limits.of_back_end(), Health::default());
         conformance::check(&store, true);
     }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
-use std::ops::{ControlFlow, Range};
+use std::ops::{Bound, ControlFlow, Range};
 
 use jiff::Timestamp;
 
-use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::{ListedPage, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 
 /// A store in memory.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +53,13 @@ impl ObjectStore for MemoryStore {
             }
         }
         Ok(())
+    }
+
+    /// Pages of three, so that tests have many.
+    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
+        let mut rest = self.objects.range((Bound::Excluded(after.to_owned()), Bound::Unbounded));
+        let objects = rest.by_ref().take(3).map(|(name, (bytes, modified))| info(name, bytes, *modified)).collect();
+        Ok(Some(ListedPage { objects, is_last: rest.next().is_none() }))
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {

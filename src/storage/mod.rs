@@ -15,6 +15,7 @@ mod limits;
 #[cfg(test)]
 mod memory;
 pub mod posix;
+mod request_slots;
 mod retry;
 pub mod s3;
 pub mod swift;
@@ -47,6 +48,15 @@ pub struct ObjectInfo {
     pub md5: Option<[u8; 16]>,
 }
 
+/// A part of the listing of a container, without a gap.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ListedPage {
+    /// In ascending order of the bytes of their names.
+    pub objects: Vec<ObjectInfo>,
+    /// Whether there is nothing after it.
+    pub is_last: bool,
+}
+
 /// One container of a storage.
 ///
 /// Methods may be called from many threads at once. All of them return in bounded time: a stalled connection ends with
@@ -59,7 +69,7 @@ pub trait ObjectStore: Send + Sync {
     fn concurrency(&self) -> usize;
 
     /// Passes every object whose name begins with `prefix` to `each`, once and in any order, until it breaks. Reads all pages.
-    /// Objects that change meanwhile may be missed.
+    /// Objects that change meanwhile may be missed. `each` must request nothing of the storage.
     ///
     /// A store repeats at most the request for one page. After a [`StorageErrorKind::Transient`] error [`RetryingStore`] lists from
     /// the start again and skips the objects that it has already passed on, in any order.
@@ -67,6 +77,15 @@ pub trait ObjectStore: Send + Sync {
     /// # Errors
     /// [`StorageErrorKind::NoContainer`] if the container does not exist. A truncated listing is an error, never a shorter list.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError>;
+
+    /// Returns the first objects whose names come after `after` in the order of their bytes, as many as one request gives. `None` if the
+    /// store has no such request.
+    ///
+    /// # Errors
+    /// As for [`ObjectStore::list`].
+    fn list_page(&self, _after: &str) -> Result<Option<ListedPage>, StorageError> {
+        Ok(None)
+    }
 
     /// Reads the attributes of an object; `Ok(None)` only if the storage itself reported that it does not exist.
     ///

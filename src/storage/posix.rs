@@ -7,6 +7,7 @@
 //!
 //! Source: `cinder/backup/drivers/{posix,nfs,glusterfs}.py`, `os_brick/remotefs/remotefs.py` (`get_mount_point`).
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Take};
 use std::num::NonZero;
@@ -20,8 +21,9 @@ use jiff::Timestamp;
 use md5::{Digest, Md5};
 use rustix::fs::{Advice, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
-use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::{ListedPage, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 use crate::domain::{Driver, hex};
 
@@ -30,6 +32,9 @@ const PASSAGE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFO
 const LISTED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// If a fifo or a device replaces the file at the last moment, the open neither blocks nor acquires a terminal.
 const PLAIN: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// The names on a page of a listing.
+const PAGE: usize = if cfg!(test) { 1_000 } else { 10_000 };
 
 /// Returns the directory with the containers of a driver of the posix family: `storage_path`, or that of the options.
 ///
@@ -230,6 +235,15 @@ impl PosixStore {
         self.failure(Errno::from_io_error(error).unwrap_or(Errno::IO), "read", &self.path(name))
     }
 
+    /// Reads the attributes of an entry of a directory; `None` if it was deleted meanwhile.
+    fn listed(&self, dir: BorrowedFd<'_>, entry: impl Arg, name: String) -> Result<Option<ObjectInfo>, StorageError> {
+        match rustix::fs::statat(dir, entry, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(info(name, &stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.failure(errno, "look at", &self.path(&name))),
+        }
+    }
+
     fn check_regular(&self, name: &str, stat: &Stat) -> Result<(), StorageError> {
         let path = self.path(name);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -357,19 +371,37 @@ impl ObjectStore for PosixStore {
             if is_dots(bytes) || !bytes.starts_with(begins.as_bytes()) {
                 continue;
             }
-            let stat = match rustix::fs::statat(entries.fd().map_err(cannot)?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => stat,
-                // Deleted meanwhile.
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(self.failure(errno, "look at", &self.path(&String::from_utf8_lossy(bytes)))),
-            };
             // A name that is not UTF-8 is not an object of Cinder, but it must be reported.
             let name = format!("{folder}{}", String::from_utf8_lossy(bytes));
-            if each(info(name, &stat)).is_break() {
+            let Some(found) = self.listed(entries.fd().map_err(cannot)?, entry.file_name(), name)? else { continue };
+            if each(found).is_break() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Reads all of the directory for each page. Its subdirectories are not searched.
+    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
+        let cannot = |errno| self.failure(errno, "list", &self.location);
+        let mut entries = Dir::new(self.container(LISTED)?).map_err(cannot)?;
+        let (mut names, mut is_last) = (BTreeSet::new(), true);
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(cannot)?;
+            let Ok(name) = entry.file_name().to_str() else { return Ok(None) };
+            if name > after && !is_dots(name.as_bytes()) {
+                names.insert(name.to_owned());
+            }
+            if names.len() > PAGE {
+                names.pop_last();
+                is_last = false;
+            }
+        }
+        let mut objects = Vec::new();
+        for name in names {
+            objects.extend(self.listed(entries.fd().map_err(cannot)?, name.clone(), name)?);
+        }
+        Ok(Some(ListedPage { objects, is_last }))
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {

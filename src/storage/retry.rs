@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Health, Limits, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::request_slots::RequestSlot;
+use super::{Health, Limits, ListedPage, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::backoff::Backoff;
 
 /// The longest pause before the next check whether the operator asked to stop.
@@ -142,17 +143,31 @@ impl<S: ObjectStore> RetryingStore<S> {
         self.limits.request(&self.health, &self.cancelled)
     }
 
+    /// Waits while the storage is unreachable, and for a slot. What others found while it waited counts, too.
+    fn await_slot(&self) -> Result<RequestSlot, StorageError> {
+        loop {
+            self.health.wait(&self.cancelled)?;
+            let slot = self.limits.slot(&self.cancelled)?;
+            if !slot.waited || !self.health.is_unreachable() {
+                return Ok(slot);
+            }
+        }
+    }
+
     fn new_attempts(&self) -> Attempts {
         Attempts::new(self.policy, self.health.total_wait())
     }
 
-    /// Calls the storage until it succeeds or no attempt is left.
-    fn call<T>(&self, attempts: &mut Attempts, call: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
-        self.health.wait(&self.cancelled)?;
+    /// Calls the storage until it succeeds or no attempt is left. Returns the answer with its slot.
+    fn call<T>(&self, attempts: &mut Attempts, call: impl Fn() -> Result<T, StorageError>) -> Result<(T, RequestSlot), StorageError> {
+        let slot = self.await_slot()?;
         loop {
+            slot.resume(&self.cancelled)?;
             self.await_request()?;
-            match attempts.time(&call) {
-                Ok(answer) => return Ok(answer),
+            let answer = attempts.time(&call);
+            slot.pause();
+            match answer {
+                Ok(answer) => return Ok((answer, slot)),
                 Err(error) => self.pause_after(attempts, error)?,
             }
         }
@@ -182,7 +197,7 @@ impl<S: ObjectStore> ObjectStore for RetryingStore<S> {
     }
 
     fn concurrency(&self) -> usize {
-        self.store.concurrency()
+        self.limits.concurrency(self.store.concurrency())
     }
 
     /// A listing that breaks off starts again, and the objects that were already passed on are skipped. This takes 16 bytes of memory
@@ -193,8 +208,9 @@ impl<S: ObjectStore> ObjectStore for RetryingStore<S> {
         let mut given = HashSet::new();
         let mut attempts = self.new_attempts();
         let mut given_at_failure = 0;
-        self.health.wait(&self.cancelled)?;
+        let slot = self.await_slot()?;
         loop {
+            slot.resume(&self.cancelled)?;
             self.await_request()?;
             let (mut stopped, mut listed_now) = (None, 0);
             let mut asked = Instant::now();
@@ -219,6 +235,7 @@ impl<S: ObjectStore> ObjectStore for RetryingStore<S> {
                 flow
             });
             attempts.waited += asked.elapsed();
+            slot.pause();
             match (stopped, listed) {
                 (Some(error), _) => return Err(error),
                 (None, Ok(())) => {
@@ -236,8 +253,18 @@ impl<S: ObjectStore> ObjectStore for RetryingStore<S> {
         }
     }
 
+    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
+        let (page, _) = self.call(&mut self.new_attempts(), || self.store.list_page(after))?;
+        self.health.progressed();
+        // As in a listing.
+        for _ in 1..page.as_ref().map_or(0, |page| page.objects.len().div_ceil(LISTED_AT_ONCE)) {
+            self.await_request()?;
+        }
+        Ok(page)
+    }
+
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
-        let found = self.call(&mut self.new_attempts(), || self.store.stat(name))?;
+        let (found, _) = self.call(&mut self.new_attempts(), || self.store.stat(name))?;
         self.health.progressed();
         Ok(found)
     }
@@ -245,13 +272,14 @@ impl<S: ObjectStore> ObjectStore for RetryingStore<S> {
     /// A stream that breaks off is opened again with the range of the missing bytes.
     fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
         let mut attempts = self.new_attempts();
-        let inner = self.call(&mut attempts, || self.store.open(name, range.clone()))?;
+        let (inner, slot) = self.call(&mut attempts, || self.store.open(name, range.clone()))?;
         Ok(Box::new(ResumingReader {
             layer: self,
             name: name.to_owned(),
             range,
             at: 0,
             inner: Some(inner),
+            slot,
             attempts,
             at_proof: 0,
             at_failure: 0,
@@ -268,6 +296,7 @@ struct ResumingReader<'a, S> {
     at: u64,
     /// `None` after a failure, until the object is opened again.
     inner: Option<Box<dyn Read + Send + 'a>>,
+    slot: RequestSlot,
     attempts: Attempts,
     /// The value of `at` when progress was last recorded.
     at_proof: u64,
@@ -288,9 +317,18 @@ impl<S: ObjectStore> ResumingReader<'_, S> {
 
 impl<S: ObjectStore> Read for ResumingReader<'_, S> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.read_on(out);
+        self.slot.pause();
+        read
+    }
+}
+
+impl<S: ObjectStore> ResumingReader<'_, S> {
+    /// Reads, and opens the object again as often as necessary.
+    fn read_on(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let layer = self.layer;
         loop {
-            check_cancelled(&self.layer.cancelled).map_err(StorageError::into_io)?;
-            let layer = self.layer;
+            check_cancelled(&layer.cancelled).and_then(|()| self.slot.resume(&layer.cancelled)).map_err(StorageError::into_io)?;
             let rest = self.rest();
             let out = layer.limits.part(out);
             let failed = match &mut self.inner {
@@ -325,6 +363,7 @@ impl<S: ObjectStore> Read for ResumingReader<'_, S> {
                 self.attempts.failed = 0;
             }
             self.at_failure = self.at;
+            self.slot.pause();
             layer.pause_after(&mut self.attempts, failed).map_err(StorageError::into_io)?;
         }
     }

@@ -9,6 +9,7 @@ pub(crate) mod check_document;
 pub(crate) mod chunked;
 mod combine;
 mod fault;
+mod listings;
 pub(crate) mod partial;
 mod precheck;
 mod ranges;

@@ -75,10 +75,9 @@ pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult
     // Nothing is listed of a backup that had objects. A directory may be another one of the same name, or not be mounted. A server
     // has answered that there is nothing, by whatever address it is reached.
     let if_empty = |what: &str, location: &str| {
-        let is_directory = matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs);
-        let is_proven = was_here && (!is_directory || check.host.as_deref() == Some(host));
+        let is_proven = was_here && (!driver.is_directory() || check.host.as_deref() == Some(host));
         let text = format!("this host sees nothing of {what} in {location}, but it was checked elsewhere");
-        (!is_proven).then_some(if is_directory { Comparison::Unknown(text) } else { Comparison::Changed(text) })
+        (!is_proven).then_some(if driver.is_directory() { Comparison::Unknown(text) } else { Comparison::Changed(text) })
     };
     if listing.objects == 0
         && check.begun

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::capacity::Admission;
 use super::chunked::{self, Inspection, LARGE, LISTED_OBJECT, ReadContext, ReadOptions, Share, StoredBackup};
+use super::listings::Listings;
 use super::precheck::{PrecheckRound, precheck};
 use super::target::{StorageAccess, Subject, Target, driver_of, is_same_location};
 use super::{Capacity, Watch};
@@ -67,24 +68,30 @@ pub struct Answer {
 /// Inspections of backups, each made once.
 type Inspections = HashMap<(String, Driver, Level), Arc<OnceLock<Inspection>>>;
 
-/// Tasks that arrived together, and what is known of the backups that they share.
-struct Portion {
-    tasks: Vec<Arc<Task>>,
+/// What tasks that arrived together share.
+struct Portion<'a> {
     /// Backups that others are based on. Their inspections are kept.
     shared: HashSet<String>,
     inspections: Mutex<Inspections>,
+    listings: Listings<'a>,
 }
 
-impl Portion {
-    fn new(tasks: Vec<Task>) -> Self {
+impl<'a> Portion<'a> {
+    fn new(tasks: &[Arc<Task>], listings: Listings<'a>) -> Self {
         let shared = tasks.iter().flat_map(|task| &task.target.ancestors).map(|backup| backup.id.clone()).collect();
-        Self { tasks: tasks.into_iter().map(Arc::new).collect(), shared, inspections: Mutex::default() }
+        Self { shared, inspections: Mutex::default(), listings }
     }
 }
 
+/// Puts tasks into the order of a container's listing, in which the members of a chain follow each other.
+fn sort_by_names(tasks: &mut [Arc<Task>]) {
+    let name = |backup: &Backup| (backup.container.clone(), backup.service_metadata.clone());
+    tasks.sort_by_cached_key(|task| name(&task.target.backup));
+}
+
 /// One task of a portion that has to be checked.
-struct Open<'g> {
-    portion: Arc<Portion>,
+struct Open<'a, 'g> {
+    portion: Arc<Portion<'a>>,
     task: Arc<Task>,
     /// Held until the task is done.
     _permit: Permit<'g>,
@@ -112,15 +119,15 @@ impl<'a> Checker<'a> {
     pub fn run(&self, portions: impl Iterator<Item = Vec<Task>> + Send, each: &(dyn Fn(Answer) + Sync)) {
         let gate = Gate::new(if self.request.level == Level::Quick { AT_ONCE } else { 1 });
         let open = portions.take_while(|_| !self.watch.is_cancelled()).flat_map(|tasks| {
-            let portion = Arc::new(Portion::new(tasks));
             // Earlier results first: a listing takes little time, and a second signal then loses few of them.
-            let open = self.carry_over(&portion, each);
+            let mut open = self.carry_over(tasks.into_iter().map(Arc::new).collect(), each);
             gate.widen(self.at_once(open.iter().map(|task| &task.target.backup)));
+            let portion = Arc::new(self.portion(&mut open));
             open.into_iter().map(move |task| (Arc::clone(&portion), task))
         });
         let open = open.map(|(portion, task)| Open { portion, task, _permit: gate.enter() });
         let open = open.take_while(|_| !self.watch.is_cancelled());
-        let check = |Open { portion, task, _permit }: Open<'_>, _: &mut dyn FnMut(())| {
+        let check = |Open { portion, task, _permit }: Open<'_, '_>, _: &mut dyn FnMut(())| {
             let result = self.check(&task, &portion);
             each(Answer { task, result, carried: false });
         };
@@ -128,13 +135,14 @@ impl<'a> Checker<'a> {
     }
 
     /// Reports the earlier results that the storage confirms. Returns the tasks that are left.
-    fn carry_over(&self, portion: &Portion, each: &(dyn Fn(Answer) + Sync)) -> Vec<Arc<Task>> {
+    fn carry_over(&self, tasks: Vec<Arc<Task>>, each: &(dyn Fn(Answer) + Sync)) -> Vec<Arc<Task>> {
         let may_stand = |task: &&Arc<Task>| task.may_stand && task.earlier.is_some();
-        let known: Vec<&Arc<Task>> = portion.tasks.iter().filter(may_stand).collect();
+        let mut known: Vec<Arc<Task>> = tasks.iter().filter(may_stand).cloned().collect();
+        sort_by_names(&mut known);
+        let listings = Listings::of(self.access, known.iter().map(|task| &task.target));
         let (round, mut carried) = (PrecheckRound::default(), HashSet::new());
         let precheck = |task: &Arc<Task>, send: &mut dyn FnMut(String)| {
-            let Some(check) = task.earlier.as_ref().filter(|check| is_unchanged(self.access, &task.target, check, self.host, &round))
-            else {
+            let Some(check) = task.earlier.as_ref().filter(|check| is_unchanged(&listings, &task.target, check, self.host, &round)) else {
                 return;
             };
             self.watch.carry();
@@ -143,11 +151,21 @@ impl<'a> Checker<'a> {
             each(Answer { task: Arc::clone(task), result, carried: true });
             send(task.target.backup.id.clone());
         };
-        let items = known.iter().copied().take_while(|_| !self.watch.is_cancelled());
+        let items = known.iter().take_while(|_| !self.watch.is_cancelled());
         parallel::for_each(AT_ONCE.min(known.len()), items, precheck, |id| {
             carried.insert(id);
         });
-        portion.tasks.iter().filter(|task| !carried.contains(&task.target.backup.id)).cloned().collect()
+        tasks.into_iter().filter(|task| !carried.contains(&task.target.backup.id)).collect()
+    }
+
+    /// What the tasks of a portion share. A quick check takes them in the order of their names; reading data takes so long that each
+    /// backup has a listing of its own.
+    fn portion(&self, tasks: &mut [Arc<Task>]) -> Portion<'a> {
+        if self.request.level > Level::Quick {
+            return Portion::new(tasks, Listings::alone(self.access));
+        }
+        sort_by_names(tasks);
+        Portion::new(tasks, Listings::of(self.access, tasks.iter().map(|task| &task.target)))
     }
 
     /// How many backups are read at once: as many as the storage with the most read slots has, so that none waits for long.
@@ -161,12 +179,14 @@ impl<'a> Checker<'a> {
         self.request.options.readers(worth).min(AT_ONCE)
     }
 
-    fn check(&self, task: &Task, portion: &Portion) -> CheckResult {
+    fn check(&self, task: &Task, portion: &Portion<'_>) -> CheckResult {
         let (target, mut options) = (&task.target, self.request.options.clone());
         options.share = task.part.map_or(options.share, Share::Objects);
         let watch = self.watch.of_one();
         let Request { level, settle, .. } = *self.request;
-        let subject = Subject { backup: &target.backup, ancestors: &target.ancestors, level, settle, now: Timestamp::now() };
+        // What is written after the listing is not seen.
+        let now = portion.listings.listed_at(&target.backup).unwrap_or_else(Timestamp::now);
+        let subject = Subject { backup: &target.backup, ancestors: &target.ancestors, level, settle, now };
         let result = match driver_of(subject.backup) {
             Some(Driver::Ceph) => {
                 let admission = (level > Level::Quick).then(|| self.capacity.admit(Driver::Ceph, self.request.options.jobs, 0));
@@ -195,12 +215,12 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn chunked(&self, subject: &Subject<'_>, context: ReadContext<'_>, portion: &Portion) -> CheckResult {
+    fn chunked(&self, subject: &Subject<'_>, context: ReadContext<'_>, portion: &Portion<'_>) -> CheckResult {
         let ReadContext { watch, driver, .. } = context;
         let rows = once(subject.backup).chain(subject.ancestors.iter().map(AsRef::as_ref));
         let chain: Vec<StoredBackup<'_>> = rows
             // Cinder restores a whole chain with the driver of its tip, whatever the other rows say: `ChunkedBackupDriver.restore`.
-            .map(|backup| StoredBackup { backup, volume_bytes: backup.volume_bytes(), store: self.access.store(driver, backup) })
+            .map(|backup| StoredBackup { backup, volume_bytes: backup.volume_bytes(), store: portion.listings.store(driver, backup) })
             .collect();
         let location = chain.first().and_then(|stored| stored.store.as_ref().ok()).map(|store| store.location().to_owned());
         let full = chain.last().map(|stored| &stored.backup.id);

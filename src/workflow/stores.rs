@@ -31,7 +31,7 @@ pub struct StorageSettings {
     pub network: Network,
     /// How long to wait for a storage that gives nothing useful.
     pub wait_limit: WaitLimit,
-    /// Bytes and requests a second, of all stores together.
+    /// Bytes and requests a second, of all stores together, and requests at once to each back end.
     pub limits: Arc<Limits>,
 }
 
@@ -42,6 +42,7 @@ pub struct Stores {
     cancelled: Arc<AtomicBool>,
     open: Mutex<HashMap<Place, Arc<dyn ObjectStore>>>,
     health: Mutex<HashMap<Driver, Arc<Health>>>,
+    limits: Mutex<HashMap<Driver, Arc<Limits>>>,
     directories: Mutex<HashMap<PathBuf, posix::Root>>,
     swift: OnceLock<Result<Arc<swift::Client>, StorageError>>,
     s3: OnceLock<Result<Arc<s3::Client>, StorageError>>,
@@ -58,6 +59,7 @@ impl Stores {
             cancelled,
             open: Mutex::default(),
             health: Mutex::default(),
+            limits: Mutex::default(),
             directories: Mutex::default(),
             swift: OnceLock::new(),
             s3: OnceLock::new(),
@@ -88,7 +90,7 @@ impl Stores {
     fn cluster(&self) -> Result<&Cluster, StorageError> {
         let open = || {
             let cluster = Cluster::new(&self.settings.options, Arc::clone(&self.cancelled), self.health(Driver::Ceph))?;
-            Ok(cluster.with_limits(Arc::clone(&self.settings.limits)))
+            Ok(cluster.with_limits(self.limits(Driver::Ceph)))
         };
         let cluster = self.ceph.get_or_init(open);
         cluster.as_ref().map_err(Clone::clone)
@@ -100,6 +102,11 @@ impl Stores {
         Arc::clone(all.entry(driver).or_insert_with(|| Arc::new(Health::new(self.settings.wait_limit))))
     }
 
+    /// The limits of a driver's server or mount.
+    fn limits(&self, driver: Driver) -> Arc<Limits> {
+        Arc::clone(lock(&self.limits).entry(driver).or_insert_with(|| Arc::new(self.settings.limits.of_back_end())))
+    }
+
     fn network(&self, driver: Driver) -> Network {
         Network { health: self.health(driver), ..self.settings.network.clone() }
     }
@@ -108,15 +115,10 @@ impl Stores {
     /// a server a single container may fail.
     fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
         let all = self.health(driver);
-        let health = if is_directory(driver) { all } else { Arc::new(Health::of_container(all)) };
+        let health = if driver.is_directory() { all } else { Arc::new(Health::of_container(all)) };
         let store = RetryingStore::new(store, self.retry, Arc::clone(&self.cancelled), health);
-        Arc::new(store.with_limits(Arc::clone(&self.settings.limits)))
+        Arc::new(store.with_limits(self.limits(driver)))
     }
-}
-
-/// Whether a driver keeps its containers as directories below one mount.
-fn is_directory(driver: Driver) -> bool {
-    matches!(driver, Driver::Posix | Driver::Nfs | Driver::GlusterFs)
 }
 
 impl StorageAccess for Stores {
@@ -155,7 +157,7 @@ impl StorageAccess for Stores {
             }
         };
         // A posix backup has a directory of its own: what is not asked for again need not stay open.
-        if !is_directory(driver) {
+        if !driver.is_directory() {
             open.insert(key, Arc::clone(&store));
         }
         Ok(store)

@@ -12,6 +12,7 @@ mod hung;
 mod levels;
 mod limits;
 mod many;
+mod one_listing;
 mod resuming;
 mod round_trips;
 mod scrub;

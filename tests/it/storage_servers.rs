@@ -45,6 +45,19 @@ fn read(store: &dyn ObjectStore, name: &str) -> Vec<u8> {
     bytes
 }
 
+/// Lists the rest of a container after a name, in pages.
+fn rest(store: &dyn ObjectStore, after: &str) -> Vec<ObjectInfo> {
+    let mut all: Vec<ObjectInfo> = Vec::new();
+    loop {
+        let after = all.last().map_or(after, |object| &object.name);
+        let page = store.list_page(after).unwrap().unwrap();
+        all.extend(page.objects);
+        if page.is_last {
+            return all;
+        }
+    }
+}
+
 /// Objects for more than two pages, with names of drivers and with unusual ones.
 fn objects() -> BTreeMap<String, Vec<u8>> {
     let chunks = (1..=520).map(|number| format!("volume_v/20261122101112/az_nova_backup_b-{number:05}"));
@@ -63,6 +76,9 @@ fn holds(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {
         assert_eq!(object.md5, Some(Md5::digest(bytes).into()), "{}", object.name);
         assert!(object.modified.is_some());
     }
+    for after in ["", "volume_v/20261122101112/az_nova_backup_b-00300", "volume_v/x", "volume_w"] {
+        assert!(rest(store, after).iter().eq(listed.iter().filter(|object| object.name.as_str() > after)), "after {after:?}");
+    }
     // The unusual ones, which are at the end, and some others.
     for object in listed.iter().rev().take(5) {
         assert_eq!(read(store, &object.name), objects[&object.name]);
@@ -77,7 +93,7 @@ fn holds(store: &dyn ObjectStore, objects: &BTreeMap<String, Vec<u8>>) {
 }
 
 /// Creates a container with these objects.
-fn put(url: &str, token: &str, objects: &BTreeMap<String, Vec<u8>>) {
+pub(crate) fn put(url: &str, token: &str, objects: &BTreeMap<String, Vec<u8>>) {
     let agent: Agent = Agent::config_builder().timeout_global(Some(Duration::from_secs(60))).build().into();
     agent.put(url).header("X-Auth-Token", token).send_empty().expect("a container");
     let all: Vec<_> = objects.iter().collect();
@@ -94,7 +110,7 @@ fn put(url: &str, token: &str, objects: &BTreeMap<String, Vec<u8>>) {
     });
 }
 
-fn token(swift: &swift::Swift) -> String {
+pub(crate) fn token(swift: &swift::Swift) -> String {
     let answer = ureq::get(swift.auth_url()).header("X-Auth-User", swift::USER).header("X-Auth-Key", PASSWORD).call().expect("a token");
     answer.headers()["x-auth-token"].to_str().unwrap().to_owned()
 }
@@ -248,6 +264,7 @@ for number in range(10):
     // Longer than the life of a token.
     while begun.elapsed() < Duration::from_secs(4) {
         let listed = list(&store, "volume_v/").unwrap();
+        assert!(rest(&store, "").iter().eq(&listed) && rest(&store, &listed[3].name).iter().eq(&listed[4..]));
         assert_eq!(listed.len(), 10);
         for (number, object) in listed.iter().enumerate() {
             let bytes = vec![b'x'; number];

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::message;
 use crate::backoff::Backoff;
+use crate::storage::request_slots::RequestSlot;
 use crate::storage::{Health, Limits, StorageError, StorageErrorKind};
 
 /// The longest pause before the next check whether the operator asked to stop.
@@ -43,6 +44,8 @@ pub(super) struct Invocation {
     pub cancelled: Arc<AtomicBool>,
     /// The limits of streams.
     pub limits: Arc<Limits>,
+    /// Its right to run.
+    pub slot: RequestSlot,
 }
 
 /// The standard output of a running command, as a stream.
@@ -82,11 +85,14 @@ impl CommandStream {
             return Err(StorageError::configuration(format!("{} has no standard output", invocation.program.display())));
         };
         let errors = child.stderr.take();
+        // Until it is read.
+        invocation.slot.pause();
         Ok(Self { invocation, child, output, errors, messages: Vec::new(), begun: Instant::now(), killed: None, outcome: None })
     }
 
     /// Reads the whole output, if it has at most `limit` bytes.
     pub(super) fn read_all(mut self, limit: usize) -> Result<Vec<u8>, StorageError> {
+        self.invocation.slot.resume(&self.invocation.cancelled)?;
         // The deadline is for the whole output. That of a stream is for each read.
         let deadline = Instant::now() + self.invocation.deadline;
         let mut bytes = Vec::new();
@@ -240,6 +246,17 @@ impl CommandStream {
 
 impl Read for CommandStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Invocation { slot, cancelled, .. } = &self.invocation;
+        slot.resume(cancelled).map_err(StorageError::into_io)?;
+        let read = self.read_on(buffer);
+        self.invocation.slot.pause();
+        read
+    }
+}
+
+impl CommandStream {
+    /// Reads a part of the output, and at its end waits for the command.
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
@@ -299,6 +316,7 @@ mod tests {
             health: Arc::default(),
             cancelled: Arc::default(),
             limits: Arc::default(),
+            slot: RequestSlot::default(),
         }
     }
 

@@ -357,6 +357,7 @@ impl Pool<'_> {
             return Err(StorageError::new(StorageErrorKind::NotAnObject, format!("{:?} is not a valid pool name", self.name)));
         }
         let Cluster { deadline, cancelled, health, limits, .. } = self.cluster;
+        let slot = limits.slot(cancelled)?;
         health.wait(cancelled)?;
         limits.request(health, cancelled)?;
         CommandStream::start(Invocation {
@@ -367,6 +368,7 @@ impl Pool<'_> {
             health: Arc::clone(health),
             cancelled: Arc::clone(cancelled),
             limits: Arc::clone(limits),
+            slot,
         })
     }
 
@@ -391,6 +393,7 @@ impl Pool<'_> {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
     use std::fs;
+    use std::num::NonZero;
     use std::process::Command;
 
     use tempfile::TempDir;
@@ -440,6 +443,41 @@ mod tests {
                 "--format=json"
             ]
         );
+    }
+
+    #[test]
+    fn no_more_commands_run_at_once_than_the_limit() {
+        let (dir, cluster) = scripted("echo begin >>$0.log; sleep 0.1; echo end >>$0.log; echo '[]'");
+        let limits = Limits::default().with_parallel(NonZero::new(2)).of_back_end();
+        let cluster = Cluster { deadline: DEADLINE, ..cluster.with_limits(Arc::new(limits)) };
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| assert_eq!(cluster.pool("p").snapshots("x").unwrap(), []));
+            }
+        });
+        let log = fs::read_to_string(dir.path().join("rbd.log")).unwrap();
+        let running = log.lines().scan(0, |running, line| {
+            *running += if line == "begin" { 1 } else { -1 };
+            Some(*running)
+        });
+        assert_eq!((running.max(), log.lines().count()), (Some(2), 12));
+    }
+
+    #[test]
+    fn two_exports_are_read_in_turn_although_one_command_may_run() {
+        let (_dir, cluster) = scripted("head -c 3000000 /dev/zero");
+        let limits = Limits::default().with_parallel(NonZero::new(1)).of_back_end();
+        let cluster = Cluster { deadline: DEADLINE, ..cluster.with_limits(Arc::new(limits)) };
+        let pool = cluster.pool("p");
+        let mut streams = [(); 2].map(|()| pool.rbd(&["export-diff"], "x", ExtentQuery::default(), "-").unwrap());
+        let mut piece = vec![0; 1 << 20];
+        let mut read = 0;
+        while let counts = streams.each_mut().map(|stream| stream.read(&mut piece).unwrap())
+            && counts != [0, 0]
+        {
+            read += counts.iter().sum::<usize>();
+        }
+        assert_eq!(read, 6_000_000);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::http::{
     self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, Proxies, TokenCache, container_name, encode, listing,
     object_name, part, proxy, trust,
 };
-use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::{ListedPage, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
 /// How many objects of a backup Cinder's driver sees, including side files: it reads only the first page of a listing. A backup with
@@ -163,6 +163,14 @@ impl GcsStore {
             serde_json::from_slice(body).map_err(|error| format!("the response is not a document of Google ({error})"))
         })
     }
+
+    /// Requests a page of the listing.
+    fn items(&self, query: &str) -> Result<Page, StorageError> {
+        let fields = encode(&format!("nextPageToken,items({FIELDS})"));
+        let Listing { items, next } = self.document(self.send(&format!("?{query}&fields={fields}"), None)?)?;
+        let objects = items.into_iter().map(|item| item.info(&self.location)).collect::<Result<_, _>>()?;
+        Ok(Page { objects, next: next.filter(|next| !next.is_empty()) })
+    }
 }
 
 impl HttpStore for GcsStore {
@@ -172,10 +180,14 @@ impl HttpStore for GcsStore {
 
     fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
         let token = token.map(|token| format!("&pageToken={}", encode(token))).unwrap_or_default();
-        let fields = encode(&format!("nextPageToken,items({FIELDS})"));
-        let Listing { items, next } = self.document(self.send(&format!("?prefix={}&fields={fields}{token}", encode(prefix)), None)?)?;
-        let objects = items.into_iter().map(|item| item.info(&self.location)).collect::<Result<_, _>>()?;
-        Ok(Page { objects, next: next.filter(|next| !next.is_empty()) })
+        self.items(&format!("prefix={}{token}", encode(prefix)))
+    }
+
+    /// The offset is the first name that may be listed.
+    fn page_after(&self, after: &str) -> Result<Page, StorageError> {
+        let mut page = self.items(&format!("startOffset={}", encode(after)))?;
+        page.objects.retain(|object| object.name != after);
+        Ok(page)
     }
 
     fn get(&self, name: &str, range: Option<Header>) -> Result<Option<HttpResponse>, StorageError> {
@@ -216,6 +228,10 @@ impl ObjectStore for GcsStore {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
         listing::list(self, prefix, each)
+    }
+
+    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
+        listing::page_after(self, after)
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {

@@ -273,7 +273,7 @@ fn conforms_to_the_trait() {
         let name = path.strip_prefix("/storage/v1/b/b/o").unwrap().trim_start_matches('/');
         let item = |name: &str, size: usize| json!({"name": name, "size": size.to_string(), "timeCreated": "2026-11-22T10:00:00Z"});
         if name.is_empty() {
-            let page = objects.page(of("prefix"), of("pageToken"));
+            let page = objects.page(of("prefix"), of("pageToken").max(of("startOffset")));
             let items: Vec<Value> = page.iter().map(|(name, size)| item(name, *size)).collect();
             let next = page.last().filter(|_| page.len() == Objects::PAGE).map(|(name, _)| name);
             return ok(&[], json!({"items": items, "nextPageToken": next}).to_string());

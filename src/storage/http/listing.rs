@@ -1,9 +1,9 @@
-//! Listings in pages. An endless one is detected.
+//! Listings in pages, and pages from the middle of a container. An endless listing is detected.
 
 use std::ops::ControlFlow;
 
 use super::{HttpStore, quote};
-use crate::storage::{ObjectInfo, StorageError};
+use crate::storage::{ListedPage, ObjectInfo, StorageError};
 
 /// The number of pages in a row that may have no objects.
 const EMPTY_PAGES: u32 = 100;
@@ -55,4 +55,19 @@ pub(in crate::storage) fn list(
             return Ok(());
         }
     }
+}
+
+/// Requests one page, as [`ObjectStore::list_page`](crate::storage::ObjectStore::list_page). The names must be after `after` and in
+/// ascending order.
+///
+/// # Errors
+/// As for [`list`].
+pub(in crate::storage) fn page_after(store: &impl HttpStore, after: &str) -> Result<Option<ListedPage>, StorageError> {
+    let Page { objects, next } = store.page_after(after)?;
+    let names = [after].into_iter().chain(objects.iter().map(|object| object.name.as_str()));
+    if let Some((last, name)) = names.clone().zip(names.skip(1)).find(|(last, name)| name <= last) {
+        let (place, last, name) = (store.place(), quote(last), quote(name));
+        return Err(StorageError::protocol(format!("the listing at {place} after {} has {name} after {last}", quote(after))));
+    }
+    Ok(Some(ListedPage { objects, is_last: next.is_none() }))
 }

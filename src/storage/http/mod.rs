@@ -104,6 +104,9 @@ pub(super) trait HttpStore: ObjectStore {
     /// Requests the first page of a listing, or the one with this token.
     fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError>;
 
+    /// Requests the first page of the names that follow this one, with any prefix.
+    fn page_after(&self, after: &str) -> Result<Page, StorageError>;
+
     /// Requests an object, or the range in this header; `None` for a range beyond its end (416). The response is a success, and from
     /// the storage itself.
     fn get(&self, name: &str, range: Option<Header>) -> Result<Option<HttpResponse>, StorageError>;

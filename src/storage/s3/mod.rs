@@ -20,7 +20,7 @@ use self::error::S3Error;
 use self::settings::Settings;
 use self::sign::SignedRequest;
 use super::http::{Header, HttpClient, HttpResponse, HttpStore, Network, Page, container_name, encode, listing, object_name, part};
-use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::{ListedPage, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
 /// The limit for a page of a listing, in bytes. It has up to 1000 names of 1 KiB, encoded.
@@ -170,6 +170,13 @@ impl S3Store {
         headers.extend(range);
         self.send(&Method::GET, &format!("/{}", object_name(name)?), "", &headers)
     }
+
+    /// Requests a page of the listing.
+    fn listed(&self, query: &str) -> Result<Page, StorageError> {
+        let response = self.send(&Method::GET, "", query, &[]).map_err(|failure| self.of_bucket(failure))?;
+        response
+            .parse(LARGEST_PAGE, |body| xml::page(body).map_err(|problem| format!("the response is not a page of a listing: {problem}")))
+    }
 }
 
 impl HttpStore for S3Store {
@@ -178,11 +185,13 @@ impl HttpStore for S3Store {
     }
 
     fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
+        // The parameters of a signed request are in alphabetical order.
         let token = token.map(|token| format!("continuation-token={}&", encode(token))).unwrap_or_default();
-        let query = format!("{token}encoding-type=url&list-type=2&prefix={}", encode(prefix));
-        let response = self.send(&Method::GET, "", &query, &[]).map_err(|failure| self.of_bucket(failure))?;
-        response
-            .parse(LARGEST_PAGE, |body| xml::page(body).map_err(|problem| format!("the response is not a page of a listing: {problem}")))
+        self.listed(&format!("{token}encoding-type=url&list-type=2&prefix={}", encode(prefix)))
+    }
+
+    fn page_after(&self, after: &str) -> Result<Page, StorageError> {
+        self.listed(&format!("encoding-type=url&list-type=2&start-after={}", encode(after)))
     }
 
     fn get(&self, name: &str, range: Option<Header>) -> Result<Option<HttpResponse>, StorageError> {
@@ -213,6 +222,17 @@ impl ObjectStore for S3Store {
             }
             each(object)
         })
+    }
+
+    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
+        let mut page = listing::page_after(self, after)?;
+        let mut trusted = None;
+        for object in page.iter_mut().flat_map(|page| &mut page.objects).filter(|object| object.md5.is_some()) {
+            if !*trusted.get_or_insert_with(|| self.trusts_digests(&object.name)) {
+                object.md5 = None;
+            }
+        }
+        Ok(page)
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {

@@ -291,7 +291,7 @@ fn conforms_to_the_trait() {
         let name = path.strip_prefix("/b").unwrap().trim_start_matches('/');
         if name.is_empty() {
             let of = |name: &str| query.get(name).map_or("", String::as_str);
-            let page = objects.page(of("prefix"), of("continuation-token"));
+            let page = objects.page(of("prefix"), of("continuation-token").max(of("start-after")));
             let next = page.last().filter(|_| page.len() == Objects::PAGE).map(|(name, _)| name.replace('&', "&amp;").replace('<', "&lt;"));
             let contents: String = page
                 .iter()

@@ -27,7 +27,7 @@ use super::http::{
     self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, TokenCache, container_name, encode, listing, object_name,
     part,
 };
-use super::{ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::{ListedPage, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 use crate::domain::hex;
 
@@ -200,22 +200,10 @@ impl SwiftStore {
         }
         Ok(())
     }
-}
 
-impl HttpStore for SwiftStore {
-    fn http(&self) -> &HttpClient {
-        &self.account.http
-    }
-
-    /// Returns the URL if it is known.
-    fn place(&self) -> &str {
-        self.url.get().unwrap_or(&self.location)
-    }
-
-    /// The token of a page is the last name of the page before it. The last page is empty.
-    fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Page, StorageError> {
-        let marker = marker.map(|marker| format!("&marker={}", encode(marker))).unwrap_or_default();
-        let response = self.send(&Method::GET, &format!("?format=json&prefix={}{marker}", encode(prefix)), None)?;
+    /// Requests a page of the listing.
+    fn entries(&self, query: &str) -> Result<Page, StorageError> {
+        let response = self.send(&Method::GET, &format!("?format=json&{query}"), None)?;
         if !response.is_success() {
             return Err(self.of_container(response));
         }
@@ -231,6 +219,27 @@ impl HttpStore for SwiftStore {
         })?;
         let next = entries.last().map(|entry| entry.name.clone());
         Ok(Page { objects: entries.into_iter().map(Entry::info).collect(), next })
+    }
+}
+
+impl HttpStore for SwiftStore {
+    fn http(&self) -> &HttpClient {
+        &self.account.http
+    }
+
+    /// Returns the URL if it is known.
+    fn place(&self) -> &str {
+        self.url.get().unwrap_or(&self.location)
+    }
+
+    /// The token of a page is the last name of the page before it. The last page is empty.
+    fn page(&self, prefix: &str, marker: Option<&str>) -> Result<Page, StorageError> {
+        let marker = marker.map(|marker| format!("&marker={}", encode(marker))).unwrap_or_default();
+        self.entries(&format!("prefix={}{marker}", encode(prefix)))
+    }
+
+    fn page_after(&self, after: &str) -> Result<Page, StorageError> {
+        self.entries(&format!("marker={}", encode(after)))
     }
 
     fn get(&self, name: &str, range: Option<Header>) -> Result<Option<HttpResponse>, StorageError> {
@@ -260,6 +269,10 @@ impl ObjectStore for SwiftStore {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
         listing::list(self, prefix, each)
+    }
+
+    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
+        listing::page_after(self, after)
     }
 
     fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {

@@ -1,4 +1,4 @@
-//! `--limit-rate`, `--limit-requests`, `--max-runtime` and `--nice`. Times are compared with lower bounds only.
+//! `--limit-rate`, `--limit-requests`, `--limit-parallel`, `--max-runtime` and `--nice`. Times are compared with lower bounds only.
 
 use std::fs;
 use std::path::Path;
@@ -52,10 +52,45 @@ fn requests_are_limited_and_their_pauses_are_not_silence() {
     site.program.expect(0, &["check", "--all", "--limit-requests", "4", "--storage-timeout", "1s"]);
     // The attributes of an object show once a bucket whether its ETags are digests. These requests are not counted.
     let requests = server.requests.lock().unwrap().iter().filter(|target| !target.ends_with("-00001")).count();
-    assert!(requests >= 3 * BACKUPS, "{requests}");
+    // The metadata, the sha256file, and one page of the listing for all.
+    assert!(requests > 2 * BACKUPS, "{requests}");
     // The first one does not wait.
     let most = begun.elapsed().as_secs_f64() * 4.0 + 1.0;
     assert!(requests as f64 <= most, "{requests} requests, but the limit gives {most}");
+}
+
+/// A backup's sha256file stays open while its objects are read, and a chain is read in parallel.
+#[test]
+fn no_more_requests_are_open_at_a_server_than_the_limit() {
+    const BACKUPS: usize = 12;
+    let (site, server, _) = bucket(BACKUPS);
+    server.delay.store(10, Ordering::SeqCst);
+    let results = |level: &str, limit: &[&str]| {
+        server.most.store(0, Ordering::SeqCst);
+        let document = site.program.json(0, &[&["check", "--all", "--level", level], limit].concat());
+        let mut results = document["results"].clone();
+        results.as_array_mut().unwrap().iter_mut().for_each(|result| drop(result.as_object_mut().unwrap().remove("checked_at")));
+        (results, server.most.load(Ordering::SeqCst))
+    };
+    for level in ["quick", "deep", "restore"] {
+        let (free, most) = results(level, &[]);
+        assert!(most > 3, "{level}: {most} at once");
+        for limit in [1, 3] {
+            let (limited, most) = results(level, &["--limit-parallel", &limit.to_string()]);
+            assert_eq!((limited, most), (free.clone(), limit), "{level}");
+        }
+    }
+}
+
+/// The requests that wait for the one that is open are no silence, and they do not prolong it.
+#[test]
+fn a_server_that_never_answers_is_given_up_with_one_request_at_a_time() {
+    let (site, server, _) = bucket(8);
+    server.delay.store(SILENT, Ordering::SeqCst);
+    let begun = Instant::now();
+    let answer = site.program.expect(4, &["check", "--all", "--limit-parallel", "1", "--storage-timeout", "4s"]);
+    assert!(answer.stderr.contains("storage unreachable, giving up after 4 s"), "{}", answer.stderr);
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 #[test]

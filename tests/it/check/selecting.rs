@@ -105,25 +105,25 @@ fn backups_are_selected_by_id_name_and_columns() {
         refuse(share, "--level quick does not read");
     }
     for part in ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", ""] {
-        let shard = format!("--shard={part}");
-        refuse(&[&shard], "is not a shard: use for example 2/5");
+        refuse(&["--shard", part], "is not a shard: use for example 2/5");
     }
     for sample in ["0", "101%", "-1%", "NaN", "inf", "x"] {
-        let sample = format!("--sample={sample}");
-        refuse(&[&sample, "--level", "deep"], "is not a percentage: use for example 5%");
+        refuse(&["--sample", sample, "--level", "deep"], "is not a percentage: use for example 5%");
     }
     refuse(&["--memory", "1M"], "is too little memory");
-    refuse(&["--jobs", "0"], "must be from 1 to 1024");
+    for number in ["0", "-1", "1025", "abc"] {
+        for option in ["--jobs", "--limit-parallel"] {
+            refuse(&[option, number], &format!("{number:?} is not an integer from 1 to 1024"));
+        }
+        refuse(&["--limit-requests", number.replace("1025", "1000001").as_str()], " is not an integer from 1 to 1000000");
+    }
     for (rate, why) in
         [("0", "0 is too slow: use at least 64K"), ("63K", "63K is too slow"), ("-5M", "is not a size"), ("abc", "is not a size")]
     {
-        refuse(&[&format!("--limit-rate={rate}")], why);
-    }
-    for (requests, why) in [("0", "must be from 1 to 1000000"), ("-1", "is not an integer"), ("abc", "is not an integer")] {
-        refuse(&[&format!("--limit-requests={requests}")], why);
+        refuse(&["--limit-rate", rate], why);
     }
     for (span, why) in [("0", "must be at least 1 s"), ("-1h", "is not a time span"), ("abc", "is not a time span")] {
-        refuse(&[&format!("--max-runtime={span}")], why);
+        refuse(&["--max-runtime", span], why);
     }
     refuse(&["-c", "Nope"], "unknown column");
 

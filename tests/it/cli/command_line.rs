@@ -79,11 +79,7 @@ fn unknown_options_and_values_are_refused() {
 
     For more information, try '--help'.
     $ scan --older-than -1h
-    error: unexpected argument '-1' found
-
-      tip: to pass '-1' as a value, use '-- -1'
-
-    Usage: cinder-backup-repair scan [OPTIONS] [BACKUP]...
+    error: invalid value '-1h' for '--older-than <SPAN>': "-1h" is not a time span: use for example 90s, 15m, 2h or 1d
 
     For more information, try '--help'.
     $ scan --status garbage
