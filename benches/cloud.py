@@ -33,7 +33,8 @@ def measure(engine, rows, kind, pairs):
     )
     scan = lambda: bench.run(bench.program(engine, 'cloud', 'scan', log))  # noqa: E731
     ours, theirs = bench.pairs(pairs, scan, lambda: bench.run(engine.client('cloud'), source=same))
-    return findings, ours, theirs
+    stream = bench.run(bench.program(engine, 'cloud', 'scan', log, '--format', 'jsonl'))
+    return findings, ours, theirs, stream
 
 
 def main():
@@ -64,18 +65,18 @@ def main():
                     continue
                 with ENGINES[name](options.folder) as engine:
                     bench.say(f'{engine.name}: {alive:,} live of {total:,} backups, {stuck:,} stuck ({kind})')
-                    findings, ours, theirs = measure(engine, rows, kind, options.pairs)
+                    findings, ours, theirs, stream = measure(engine, rows, kind, options.pairs)
                     seconds = [[run[0] for run in runs] for runs in (ours, theirs)]
                     factor = results.ratio(*seconds)
                     lines.append([
                         engine.name, f'{total:,}', f'{alive:,}', f'{stuck:,}', f'{findings:,}',
                         *(f'{results.seconds(each)} ({results.spread(each)})' for each in seconds), f'{factor:.2f}', f'{AIMS[kind]:.1f}',
-                        f'{max(run[1] for run in ours):.0f} MiB', results.met(factor <= AIMS[kind]),
+                        results.met(factor <= AIMS[kind]), f'{max(run[1] for run in ours):.0f} MiB', f'{stream[0]:.1f} s, {stream[1]:.0f} MiB',
                     ])  # fmt: skip
                     bench.say(' | '.join(lines[-1]))
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    head = ['', 'backups', 'live', 'stuck', 'findings', 'scan', 'SELECTs of the same rows', 'ratio', 'aim', 'memory', 'aim met']
+    head = ['', 'backups', 'live', 'stuck', 'findings', 'scan', 'SELECTs of the same rows', 'ratio', 'aim', 'aim met', 'memory', '`-f jsonl`']
     text = f"""## scan of a cloud
 
 Measured on {here['date']} at {here['commit']}, on the machine named above or one like it.
