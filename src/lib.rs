@@ -4,8 +4,10 @@
 //! The way through the code, from the inside out:
 //!
 //! - [`domain`]: rows, verdicts and decisions; pure. [`plan`] (a sealed document of changes) and the hash chain of [`audit`]
-//!   rest on it alone.
-//! - [`backoff`]: pauses between attempts. [`parallel`]: works through a list with several threads. [`input`]: opens and reads the files that the program is given, without waiting for a pipe that has no writer. [`spool`]: a list that may be larger than memory.
+//!   depend on it alone.
+//! - [`backoff`]: pauses between attempts. [`parallel`]: works through a list with several threads. [`input`]: opens and reads the files
+//!   that the program is given, without waiting for a pipe that has no writer. [`spool`]: a list that may be larger than memory.
+//! - [`ledger`]: when a scrub verified each backup, and with which result.
 //! - [`config`]: where the database is. [`db`]: a session on it, three engines behind one trait. [`scan`]: from rows to findings.
 //! - [`mod@format`]: names, side files and compression of Cinder's chunked backups; pure over a stream.
 //! - [`storage`]: where backups are kept; only read. [`verify`]: whether the data of a backup is there, whole and right.

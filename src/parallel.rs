@@ -17,7 +17,7 @@ pub fn for_each<T: Send, E: Send>(
     beside(threads, items, work, take);
 }
 
-/// Does the same, with `take` beside the work, also if there is one thread for the work.
+/// Does the same, but runs `work` on other threads even if there is only one, so that `take` runs beside it.
 pub fn beside<T: Send, E: Send>(
     threads: usize,
     items: impl Iterator<Item = T> + Send,
@@ -47,7 +47,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets a number of threads in at once, and the others wait.
+/// A gate that lets a limited number of threads in at once. The others wait.
 #[derive(Debug)]
 pub struct Gate {
     /// How many may be in, and how many are.

@@ -1,4 +1,4 @@
--- backup_put: adds a backup, or takes over its row. Until its ancestors are looked up it is a chain of its own.
+-- backup_put: adds a backup, or updates its row. The chain of a new one is 0 until chains_link or chains_alone finds it.
 INSERT INTO backups (id, parent_id, chain, status, project, backend, created_at, bytes)
 VALUES (?1, ?2, 0, ?3, (SELECT number FROM projects WHERE id = ?4),
         (SELECT number FROM backends WHERE driver = ?5 AND container = ?6), ?7, ?8)

@@ -1,4 +1,4 @@
--- live_changed: takes over what has changed in the rows of backups that the ledger knows.
+-- live_changed: updates the backups whose status or parent has changed, or that are live again.
 UPDATE backups SET status = live.status, parent_id = live.parent_id, gone_at = NULL
   FROM live
  WHERE live.id = backups.id

@@ -12,7 +12,7 @@ CREATE TABLE ledger (
     paused_why  TEXT
 ) STRICT;
 
--- The places that backups are in. The container is empty where each backup has a directory of its own.
+-- The back ends of backups. The container is empty if each backup has a directory of its own.
 CREATE TABLE backends (
     number      INTEGER PRIMARY KEY,
     driver      TEXT NOT NULL,

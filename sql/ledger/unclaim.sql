@@ -1,2 +1,2 @@
--- unclaim: takes a backup back that was not checked.
+-- unclaim: releases the claim on a backup that was not checked.
 UPDATE backups SET claim = NULL WHERE number = ?1;

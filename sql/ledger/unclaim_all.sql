@@ -1,2 +1,2 @@
--- unclaim_all: takes all backups back that were not checked.
+-- unclaim_all: releases the claims on all backups that were not checked.
 UPDATE backups SET claim = NULL WHERE claim IS NOT NULL;

@@ -1,5 +1,5 @@
 -- snapshots_by_ids: reads live snapshots by a list of primary keys.
--- The + keeps SQLite from the index of deleted and project, with which each list would read all live rows.
+-- The + keeps SQLite from using the index on deleted and project, through which each list would read all live rows.
 SELECT id, status, volume_id, display_name, project_id, created_at, updated_at
   FROM snapshots
  WHERE id IN (SELECT value FROM json_each(?1))

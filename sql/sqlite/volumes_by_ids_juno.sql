@@ -1,5 +1,5 @@
 -- volumes_by_ids_juno: reads live volumes by a list of primary keys (before Liberty).
--- The + keeps SQLite from the index of deleted and project, with which each list would read all live rows.
+-- The + keeps SQLite from using the index on deleted and project, through which each list would read all live rows.
 SELECT id, status, attach_status, size, display_name, project_id, created_at, updated_at,
        NULL AS previous_status
   FROM volumes

@@ -135,8 +135,8 @@ impl LockedFacts<'_> {
         self.rows.backups.values().filter(|backup| is_active(backup.status.as_deref()) && uses(backup)).collect()
     }
 
-    /// The unit's backup. If this run itself has written its row, as the parent of another backup, it is taken as the plan saw it: that makes
-    /// it neither young nor another one than was checked, and [`LockedRows::compare`] ensures that nobody else has written it.
+    /// The unit's backup. If this run itself has written its row, as the parent of another backup, it is taken as the plan saw it: that
+    /// makes it neither young nor another one than was checked, and [`LockedRows::compare`] ensures that nobody else has written it.
     pub fn backup(&self) -> Option<Backup> {
         let backup = self.rows.backup(&self.unit.id).cloned()?;
         let planned = self.unit.before.iter().find(|image| image.table == Table::Backups && image.id == self.unit.id);

@@ -1,9 +1,9 @@
 //! Executes a plan, one transaction for each unit, and reports exactly what became of it.
 //!
-//! May use `plan`, `audit`, `scan`, `db`, `domain` and `spool`. First it waits for a heartbeat of the services that the plan takes for silent. Then
-//! every batch of units goes through the same steps: a storage recheck of the units that depend on a check; intents into the log and onto
-//! the disk; for each unit a transaction in which its rows are locked, read, compared with the plan, decided again, changed under guard and
-//! read back; outcomes into the log.
+//! May use `plan`, `audit`, `scan`, `db`, `domain` and `spool`. First it waits for a heartbeat of the services that are silent in the plan.
+//! Then every batch of units goes through the same steps: a storage recheck of the units that depend on a check; intents into the log and
+//! onto the disk; for each unit a transaction in which its rows are locked, read, compared with the plan, decided again, changed under
+//! guard and read back; outcomes into the log.
 
 mod batch;
 mod executor;

@@ -40,8 +40,8 @@ pub struct SimulatedUnit {
     pub written: BTreeSet<(Table, String)>,
 }
 
-/// Returns a function that says of each unit of a plan that repairs, in their order, how its turn will find it. `census` is the one that
-/// the plan was made with.
+/// Returns a function that simulates the units of a repair. It must be called with each unit in the order of the plan. `census` is the one
+/// that the plan was made with.
 pub fn simulate<'c>(census: &'c Census) -> impl FnMut(&Unit) -> SimulatedUnit + 'c {
     let mut run = Written::default();
     move |unit| {

@@ -23,7 +23,7 @@ const LATE_CLOCK: i64 = 3_600;
 /// The backups that must stay available because of increments, with the reason, by id.
 pub type NewIncrements = HashMap<String, String>;
 
-/// What an undo takes `available` from.
+/// The backups from which an undo takes `available`.
 #[derive(Debug, Default)]
 pub struct UndoGuard {
     is_undo: bool,
@@ -94,8 +94,8 @@ impl UndoGuard {
         Ok(found)
     }
 
-    /// Whether a child may have begun after the run. Compares its `created_at`, from the clock of an API host, with the time at which the run
-    /// wrote, from the database's clock. If a time is missing or invalid, the child counts as new.
+    /// Whether a child may have begun after the run. Compares its `created_at`, from the clock of an API host, with the time at which the
+    /// run wrote, from the database's clock. If a time is missing or invalid, the child counts as new.
     fn may_be_new(&self, child: &Backup, parent: &Losing) -> bool {
         // An increment in error does not need its parent.
         let unlikely = parent.to_creating && child.status.as_deref() != Some(ERROR);

@@ -90,7 +90,7 @@ pub struct RunState {
     pub written: RwLock<Written>,
     /// How many units in a row have failed to get a lock.
     pub locked_out: AtomicUsize,
-    /// What an undo must not take `available` from.
+    /// The backups from which an undo takes `available`.
     pub undo_guard: UndoGuard,
 }
 

@@ -62,7 +62,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// Lets the value of an option that is a number, a size or a time span begin with a dash: the error about `-1` then says what is valid.
+/// Lets a number, a size or a time span begin with a dash, so that the error about `-1` says which values the option takes.
 fn taking_dashes(command: Command) -> Command {
     let is_number = |name: &str| matches!(name, "N" | "N/T" | "SIZE" | "SPAN" | "PERCENT" | "COLUMNS");
     let command = command.mut_args(|arg| {

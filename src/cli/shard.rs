@@ -1,4 +1,4 @@
-//! `--shard`: which shard this process checks, also as Kubernetes or Slurm says it.
+//! `--shard`: which shard this process checks, from the option or from the variables of Kubernetes or Slurm.
 
 use std::fmt;
 use std::str::FromStr;

@@ -60,8 +60,8 @@ pub struct StorageArgs {
     /// Send at most this many requests a second to all storages together; in Ceph, each rbd or rados command is one
     #[arg(long, value_name = "N", value_parser = requests::<1_000_000>)]
     pub limit_requests: Option<NonZero<u64>>,
-    /// Have at most this many requests open at once at each storage (server, mount or Ceph cluster); in Ceph, each rbd or rados command
-    /// is one
+    /// Keep at most this many requests open at each storage (a server, a mount or a Ceph cluster); in Ceph, each rbd or rados command is
+    /// one
     #[arg(long, value_name = "N", value_parser = requests::<1_024>)]
     pub limit_parallel: Option<NonZero<u64>>,
     /// Lower the priority of the check's threads, on Linux also for disks
@@ -76,7 +76,7 @@ pub struct CheckArgs {
     /// Check the data of creating backups (and of error ones, if selected) before deciding: quick, deep or restore
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub check: Option<Level>,
-    /// Use a document that `check --format json` wrote on another host, or a ledger of `scrub`; repeatable
+    /// Use the results that `check --format json` or jsonl wrote on another host, or a ledger of `scrub`; repeatable
     #[arg(long, value_name = "FILE")]
     pub evidence: Vec<PathBuf>,
     /// Accept only evidence that is signed with the private key of this public key (Ed25519 in PEM)
@@ -93,8 +93,8 @@ pub struct CheckArgs {
 }
 
 impl PlaceArgs {
-    /// What has to be typed after a command so that it looks at the same storage, with a blank before it. An option's value may be a
-    /// secret, so that only the name of one is repeated that did not come out of a file.
+    /// Returns the options that make another command use the same storage, with a blank before each. The value of an option may be a
+    /// secret, so it is repeated only if it is the name of a file.
     pub fn same(&self) -> String {
         let mut words = Vec::new();
         words.extend(self.storage_path.iter().map(|path| format!(" --storage-path {}", shell_word(path.display()))));

@@ -114,7 +114,7 @@ pub fn checks(results: &[CheckResult]) -> Grid {
     Grid { columns: vec!["ID", "Name", "Driver", "Verdict", "Reached", "Objects", "Bytes", "Problems", "Depth"], rows }
 }
 
-/// What failed in a scrub, as rows.
+/// The failures of a scrub, as rows.
 pub fn scrub_failures(failures: &[Failure]) -> Grid {
     let time = |seconds: i64| jiff::Timestamp::from_second(seconds).map(stamp).unwrap_or_default();
     let rows = failures

@@ -124,7 +124,7 @@ impl<B: Body> Sealed<B> {
         if head.schema_version > B::SCHEMA_VERSION {
             return Err(SealError::Newer(head.schema_version));
         }
-        // What is in the file by now counts: it is verified as it was read.
+        // The file may have changed since the first reading. The digest is verified over what is read now.
         file.rewind().map_err(Self::invalid)?;
         let document: Self = serde_json::from_reader(BufReader::new(file)).map_err(Self::invalid)?;
         if document.digest().map_err(Self::invalid)? != document.sha256 {

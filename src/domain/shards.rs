@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What a backup costs beside its data, in bytes: its listing and its side files.
+/// The cost of a backup apart from its data, in bytes: its listing and its side files.
 const BACKUP: u64 = 1 << 20;
 /// The parts that a split chain has. A power of two.
 const PARTS: u32 = 1 << 16;
@@ -56,7 +56,7 @@ impl FromStr for Shard {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let shard = text.split_once('/').and_then(|(number, of)| Self::new(number.trim().parse().ok()?, of.trim().parse().ok()?));
-        shard.ok_or_else(|| format!("{text:?} is not a shard: use for example 2/5, the second of five; there may be {MOST_SHARDS}"))
+        shard.ok_or_else(|| format!("{text:?} is not a shard: use for example 2/5, the second of five; the most is {MOST_SHARDS} shards"))
     }
 }
 
@@ -121,7 +121,7 @@ impl ChainCosts {
         self.0.push(Cost((cost << 1) | u64::from(may_be_split)));
     }
 
-    /// What a shard checks. It takes 8 bytes more a chain.
+    /// Computes what a shard checks. Takes 8 bytes more for each chain.
     pub fn content(&self, shard: Shard) -> ShardContent {
         let total: u128 = self.0.iter().map(|cost| u128::from(cost.value())).sum();
         let share = total.div_ceil(u128::from(shard.of)).max(1);

@@ -1,20 +1,20 @@
-//! What keeps a ledger from being used.
+//! Errors of opening, reading and writing a ledger.
 
 use std::io;
 
 use thiserror::Error;
 
-/// What keeps a ledger from being used.
+/// Why a ledger cannot be used.
 #[derive(Debug, Error)]
 pub enum LedgerError {
-    /// The file cannot be opened or made.
+    /// The file cannot be opened or created.
     #[error("cannot open the ledger {0}: {1}")]
     Open(String, io::Error),
     /// The file is something else.
     #[error("{0} is not a ledger: {1}")]
     NotALedger(String, String),
     /// A newer program made it.
-    #[error("the ledger {0} has version {1}, and this program knows versions up to {2}: use the newer program")]
+    #[error("the ledger {0} has version {1}, and this program knows versions up to {2}: use the version that wrote it")]
     Newer(String, i64, i64),
     /// It belongs to another database: the ledger, its database, this database.
     #[error("the ledger {0} is about the database {1}, but this is {2}: use one ledger for each database")]
@@ -22,7 +22,7 @@ pub enum LedgerError {
     /// Another run writes to it; its process, if that is known.
     #[error("another scrub run{1} is writing to the ledger {0}: wait until it ends")]
     Locked(String, String),
-    /// Others may read or write it.
+    /// Other accounts may write to it.
     #[error("the ledger {0} can be changed by other accounts: run chmod 600 {0}")]
     NotPrivate(String),
     /// SQLite cannot read or write it.

@@ -1,4 +1,4 @@
-//! Opens, makes, locks and migrates the file.
+//! Opens, creates, locks and migrates the file of a ledger.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -23,7 +23,7 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Whether a file is a SQLite database, as every ledger is.
 pub fn is_sqlite(path: &Path) -> bool {
     let mut head = [0_u8; 16];
-    // Reading a pipe would take its first bytes away from the reader that follows.
+    // Reading from a pipe would take the first bytes from the reader that follows.
     let is_file = path.metadata().is_ok_and(|found| found.is_file());
     is_file && File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == MAGIC
 }
@@ -65,7 +65,7 @@ fn private() -> OpenOptions {
 }
 
 impl Ledger {
-    /// Opens the ledger of a database for a run, and makes it if there is none; `lock` is its lock.
+    /// Opens the ledger of a database for a run, and creates it if there is none; `lock` is its lock.
     pub fn open_for_run(path: &Path, _lock: &RunLock, database: &DatabaseInfo, now: i64) -> Result<Self> {
         let cannot = |error: io::Error| LedgerError::Open(path.display().to_string(), error);
         if !path.exists() {
@@ -166,7 +166,7 @@ impl Ledger {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Ends a run: changes the journal back, unless somebody reads at the moment; then the next run does.
+    /// Ends a run: changes the journal back. If another process reads the file at that moment, the next run does it.
     pub fn close(self) {
         let _ = self.connection.query_row(statements::JOURNAL_DELETE, [], |row| row.get::<_, String>(0));
     }

@@ -1,4 +1,4 @@
-//! Takes over which backups are live.
+//! Updates a ledger with the live backups that one pass over the Cinder database sees.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -76,7 +76,7 @@ impl LivePass<'_> {
         Ok(ids)
     }
 
-    /// Takes over rows.
+    /// Adds rows, or updates them.
     pub fn put(&self, rows: &[LiveRow]) -> Result<()> {
         self.ledger.transaction(|connection| {
             for row in rows {
@@ -102,7 +102,7 @@ impl LivePass<'_> {
         })
     }
 
-    /// Ends the pass: what was not seen is no longer live.
+    /// Ends the pass: a backup that it did not see is no longer live.
     pub fn end(self, now: i64) -> Result<()> {
         self.ledger.transaction(|connection| {
             connection.execute(statements::LIVE_CHANGED, [])?;

@@ -1,10 +1,10 @@
-//! The ledger: which backup was verified when, at which level, and what was found. One SQLite file of its own, never the Cinder database.
+//! The ledger: when each backup was verified, at which level, and with which result. One SQLite file of its own, never the Cinder database.
 //!
 //! May use `domain`, and rusqlite for the file. Knows no clock: the caller says what time it is. A run holds a lock on a file beside the
 //! ledger, which the system releases when the process ends, however it ends. Each result is a transaction. While a run writes, the file
 //! has a write-ahead log: a commit then costs a few microseconds instead of two waits for the disk, and `scrub status` and `scrub pause`
-//! work meanwhile. At the end of a run the journal is changed back, so that the ledger at rest is one file, which can be copied to another
-//! host as evidence.
+//! work meanwhile. At the end of a run the journal is changed back, so that the ledger between runs is one file, which can be copied to
+//! another host as evidence.
 
 mod error;
 mod file;
@@ -62,7 +62,7 @@ impl Ledger {
     }
 }
 
-/// A number of the ledger, which has no negative ones.
+/// A number of the ledger, which is never negative.
 fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(u64::try_from(row.get::<_, Option<i64>>(column)?.unwrap_or_default()).unwrap_or_default())
 }

@@ -1,12 +1,12 @@
-//! In which order a scrub verifies backups, and what a check result means to it. Pure.
+//! The order in which a scrub verifies backups, and the meaning of a check result for a ledger. Pure.
 //!
-//! The order is that of a queue: what was never verified first, the oldest backup first, then what was verified longest ago. A backup that
-//! gave no answer goes behind those that were tried longer ago, so that a storage or a disk that does not answer never keeps others waiting.
-//! Every due backup gets its turn after finitely many others, whatever the budget of a run is.
+//! First come the backups that were never verified, the oldest first, then those that were verified longest ago. A backup without an answer
+//! goes behind those that were tried longer ago, so that a storage or a disk that does not answer never keeps others waiting. Every due
+//! backup gets its turn after finitely many others, whatever the budget of a run is.
 
 use crate::domain::{CheckResult, CheckVerdict, Level, ProblemCode};
 
-/// Smaller than every time in seconds, so that what was never verified comes first.
+/// Smaller than every time in seconds, so that backups that were never verified come first.
 const NEVER: i64 = -(1 << 40);
 
 /// What a run verifies.
@@ -16,7 +16,7 @@ pub struct Rules {
     pub level: Level,
     /// How long that counts, in seconds.
     pub max_age: i64,
-    /// Only what failed, whenever it was verified.
+    /// Only backups that failed, whenever they were verified.
     pub failed_only: bool,
     /// The time, in seconds since 1970.
     pub now: i64,
@@ -53,7 +53,7 @@ impl Entry {
     /// Its place in the order, if it is due: the smaller, the earlier.
     pub fn urgency(&self, rules: &Rules) -> Option<i64> {
         if rules.failed_only {
-            // A run sees a failure once: what it finds is later than its beginning.
+            // A run checks a failed backup once: a failure that the run itself found is later than its beginning.
             return self.failed.map(|(at, _)| at.max(self.unanswered_at.unwrap_or(at)));
         }
         let settled = self.settled_at(rules.level);
@@ -146,21 +146,21 @@ impl Outcome {
     }
 }
 
-/// The last time at which a failed backup was known to be intact where it is damaged now. What is not there any more was seen by every level;
-/// a check that did not read the data cannot have seen that the data is wrong.
+/// The last time at which a failed backup was known to be intact where it is damaged now. A check at any level sees that an object is
+/// missing. Only a check that reads the data sees that it is wrong.
 pub fn last_good(entry: &Entry, result: &CheckResult) -> Option<i64> {
     let is_gone = matches!(result.verdict, CheckVerdict::Incomplete | CheckVerdict::Missing);
     entry.intact(if is_gone { Level::Quick } else { result.level })
 }
 
-/// What is left until every backup is verified within the maximum age.
+/// When every backup will be verified within the maximum age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forecast {
-    /// Everything is.
+    /// Every backup is.
     Complete,
     /// In this number of seconds, at the recent rate.
     In(i64),
-    /// Never at the recent rate: all of it takes this number of seconds, which is longer than the maximum age.
+    /// Never at the recent rate: to verify all takes this number of seconds, which is longer than the maximum age.
     TooSlow(i64),
     /// No run has verified anything recently.
     Unknown,

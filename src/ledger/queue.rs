@@ -8,7 +8,7 @@ use super::{Ledger, Result, statements, unsigned};
 /// The due backups of a run, in a temporary table on disk.
 #[derive(Debug)]
 pub struct Queue {
-    /// How many they are.
+    /// How many there are.
     pub length: u64,
     /// The place up to which they were given out.
     place: i64,
@@ -117,7 +117,7 @@ impl Queue {
 }
 
 impl Ledger {
-    /// Takes backups back that have no result, because they are no longer live.
+    /// Releases the claims on backups that have no result, because they are no longer live.
     pub fn take_back(&self, portion: &[Queued]) -> Result<()> {
         self.transaction(|connection| {
             let mut unclaim = connection.prepare_cached(statements::UNCLAIM)?;
@@ -134,7 +134,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes back what a run that was stopped or killed has not finished. The backup that it was working on goes behind others.
+    /// Releases the claims of a run that was stopped or killed. The backup that it was checking goes behind others.
     pub fn release(&self, now: i64) -> Result<()> {
         self.transaction(|connection| {
             connection.execute(statements::CUT_OFF, params![now])?;

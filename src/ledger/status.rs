@@ -1,4 +1,4 @@
-//! What the ledger answers: coverage, failures, pace, pauses, evidence.
+//! Reads coverage, failures, the rate of runs, pauses and evidence from a ledger.
 
 use rusqlite::{OptionalExtension, Row, params};
 

@@ -380,7 +380,7 @@ fn the_last_good_date_is_that_of_a_check_that_could_have_seen_the_damage() {
         assert_eq!(again.rotted_since, None);
         let failure = ledger.failures(Some(run), 10).unwrap().remove(0);
         assert_eq!((failure.first_at, failure.found_at, failure.good_at), (START + DAY, START + 2 * DAY, good));
-        // A check that reads less does not take damage back; one at the same level does.
+        // A check at a lower level does not clear a failure; one at the same level does.
         ledger.record(run, &result("b", Level::Quick, CheckVerdict::Intact), 0, START + 3 * DAY).unwrap();
         assert_eq!(ledger.failures(None, 10).unwrap().len(), 1);
         ledger.record(run, &result("b", Level::Deep, CheckVerdict::Intact), 0, START + 4 * DAY).unwrap();

@@ -200,7 +200,7 @@ impl Proposed {
     }
 }
 
-/// The units but for those with these numbers, numbered from 1.
+/// The units without those with these numbers, numbered from 1 again.
 fn numbered(units: &Spool<Unit>, left_out: &BTreeSet<usize>) -> io::Result<Spool<Unit>> {
     let mut kept = Spool::default();
     for unit in units {

@@ -25,7 +25,7 @@ impl StreamKind for PlanRecords {
     type End = PlanEnd;
 }
 
-/// The fields of a plan but for its lists; see [`PlanBody`].
+/// The fields of a plan without its lists; see [`PlanBody`].
 #[derive(Debug, Serialize, Deserialize)]
 pub struct PlanHead {
     id: String,

@@ -26,7 +26,7 @@ pub struct Catalog {
 pub struct CatalogEntry {
     /// Of the first backup of a chain: the chain.
     pub chain: Option<Chain>,
-    /// Otherwise it is here only because a wanted increment is based on it.
+    /// Whether it is wanted. Otherwise it is here only because a wanted increment is based on it.
     pub is_wanted: bool,
     /// Its row.
     pub backup: Backup,
@@ -45,7 +45,7 @@ pub struct Chain {
     pub drivers: BTreeSet<String>,
 }
 
-/// How much a catalog has.
+/// The size of a catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CatalogTotals {
     /// The number of chains.

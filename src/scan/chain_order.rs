@@ -1,7 +1,7 @@
 //! The live backups in the order of their chains: a full backup first, each increment after its parent.
 //!
-//! It takes 45 bytes for each live backup, and no row is in memory. A backup whose parent is not live begins a chain of its own. So does the
-//! backup with the smallest id of a chain that leads back to itself. Pure.
+//! It takes 45 bytes for each live backup, and keeps no rows in memory. A backup whose parent is not live begins a chain of its own. So
+//! does the backup with the smallest id of a chain that leads back to itself. Pure.
 
 use std::collections::HashMap;
 
@@ -54,7 +54,7 @@ impl Links {
     pub fn into_order(self) -> ChainOrder {
         let Self { ids, spellings, mut links } = self;
         links.sort_unstable_by_key(|link| link.id);
-        // A table with more rows than numbers of 32 bits has no order; it would need 190 GB of memory.
+        // Places have 32 bits. A table with more rows would need 190 GB of memory.
         links.truncate(place(NONE));
         let find = |id: &[u8; 16]| links.binary_search_by_key(id, |link| link.id).ok();
         let spelled = |id: &[u8; 16]| spellings.get(&u128::from_be_bytes(*id)).and_then(|number| find(&number.to_be_bytes()));
@@ -83,13 +83,13 @@ pub struct ChainOrder {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub id: String,
-    /// Otherwise it is here only because an increment needs it.
+    /// Whether it is wanted. Otherwise it is here only because a wanted increment is based on it.
     pub is_wanted: bool,
     /// Of the first backup of a chain: the place of the chain, and how many backups it has.
     pub chain: Option<(u32, usize)>,
 }
 
-/// How far a walk over a [`ChainOrder`] has come.
+/// The position of a walk over a [`ChainOrder`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Position {
     /// The next place at which a chain may begin.

@@ -1,4 +1,4 @@
-//! Makes the findings of a scan: reads the related rows of what the census kept, and decides.
+//! Makes the findings of a scan: reads the related rows of the backups in the census, and decides.
 
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;

@@ -40,7 +40,7 @@ pub fn ancestors(reader: &mut Reader<'_>, backups: &[Backup]) -> Result<Vec<Vec<
 pub struct Path(VecDeque<Arc<Backup>>);
 
 impl Path {
-    /// Adds the next backup of the walk, and returns its ancestors, the nearest first. They are none if its parent is not on the path.
+    /// Adds the next backup of the walk, and returns its ancestors, the nearest first. There are none if its parent is not on the path.
     pub fn ancestors(&mut self, backup: &Arc<Backup>) -> Vec<Arc<Backup>> {
         let parent = backup.parent_id.as_deref();
         while self.0.back().is_some_and(|last| parent.is_none_or(|parent| !same(&last.id, parent))) {

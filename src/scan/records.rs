@@ -90,7 +90,7 @@ pub struct ScanEnd {
     pub summary: Summary,
     /// How many findings `--limit` left out.
     pub left_out: usize,
-    /// How much the catalog has, if there is one.
+    /// The size of the catalog, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog: Option<CatalogTotals>,
 }

@@ -1,4 +1,4 @@
-//! One scan: reads what decisions depend on, makes the findings, and collects them in a document or gives each away at once.
+//! One scan: reads what decisions depend on, makes the findings, and collects them in a document or passes each on at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ pub enum ScanError {
     /// A named backup does not exist, or the name is not unique.
     #[error("{0}")]
     Selection(String),
-    /// The output does not want to continue, for a reason of its own.
+    /// The receiver of the records has stopped the scan, and knows why.
     #[error("stopped")]
     Stopped,
 }
@@ -84,7 +84,7 @@ pub struct Scan {
     /// Some proposal holds only if other backups are repaired first. To leave some out, scan again with the others in
     /// [`ScanRequest::only`].
     pub counts_on_others: bool,
-    /// What was written of the catalog, if there is one.
+    /// The size of the catalog that was written, if there is one.
     pub catalog: Option<CatalogTotals>,
 }
 
@@ -136,7 +136,7 @@ pub fn scan(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_
     within(session, |session| inside(session, schema, request, None))
 }
 
-/// Makes a scan in one read-only transaction, and gives each record away as it is made. The document has no findings, then.
+/// Makes a scan in one read-only transaction, and passes each record on as it is made. The document then has no findings.
 pub fn scan_to(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>, stream: Stream<'_>) -> Result<Scan, ScanError> {
     within(session, |session| inside(session, schema, request, Some(stream)))
 }
@@ -144,7 +144,7 @@ pub fn scan_to(session: &mut dyn Session, schema: &Schema, request: &ScanRequest
 fn within(session: &mut dyn Session, read: impl FnOnce(&mut dyn Session) -> Result<Scan, ScanError>) -> Result<Scan, ScanError> {
     session.begin(Access::ReadOnly)?;
     let result = read(session);
-    // Nothing was written; a connection that cannot even roll back has said so in the result, or will at its next use.
+    // Nothing was written. If a lost connection cannot roll back, the result or its next use says so.
     let ended = session.rollback();
     let scan = result?;
     ended?;
@@ -359,7 +359,7 @@ impl Basis<'_> {
             Ok((made, findings))
         };
         let (mut made, mut findings) = collect(reader, self.request.only)?;
-        // The sum is of all: a limit must not make trouble look smaller than it is.
+        // The summary counts all findings, also those beyond the limit.
         let summary = made.summary;
         let limit = self.request.selection.limit.unwrap_or(usize::MAX);
         let left_out = findings.len().saturating_sub(limit);
@@ -377,7 +377,7 @@ impl Basis<'_> {
         Ok(Found { findings, notices: self.notices(reader)?, summary, left_out, counts_on_others })
     }
 
-    /// Gives each finding and notice away as it is made.
+    /// Passes each finding and notice on as it is made.
     fn stream(&self, reader: &mut Reader<'_>, output: &mut dyn ScanOutput) -> Result<Found, ScanError> {
         let found = self.stream_findings(reader, output)?;
         for notice in self.notices(reader)? {

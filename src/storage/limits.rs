@@ -79,9 +79,9 @@ pub struct Limits {
     requests: Option<Arc<Limit>>,
     /// The most bytes to read at once.
     largest_read: Option<usize>,
-    /// The most requests at once to each back end.
+    /// The most requests at once to each storage.
     parallel: Option<NonZero<u64>>,
-    /// The slots of this back end.
+    /// The slots of this storage.
     slots: Option<Arc<RequestSlots>>,
 }
 
@@ -97,13 +97,13 @@ impl Limits {
         }
     }
 
-    /// The same with at most this many requests at once to each back end.
+    /// The same with at most this many requests at once to each storage.
     #[must_use]
     pub fn with_parallel(self, parallel: Option<NonZero<u64>>) -> Self {
         Self { parallel, ..self }
     }
 
-    /// The limits of one back end: the rates are shared with all others, the requests at once are its own.
+    /// The limits of one storage: the rates are shared with all others, the requests at once are its own.
     #[must_use]
     pub fn of_back_end(&self) -> Self {
         let Self { bytes, requests, largest_read, parallel, .. } = self;

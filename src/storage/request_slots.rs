@@ -1,4 +1,4 @@
-//! Slots for requests: how many may be open at one back end at once, over all its readers.
+//! Slots for requests: how many may be open at one storage at once, over all its readers.
 //!
 //! A stream keeps its slot between two reads, so that a server has no more streams open than there are slots. A stream that is not
 //! read for [`IDLE`] gives way, because its reader may itself be waiting for another request. For the same reason a thread never waits
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use super::StorageError;
 use super::retry::{CANCEL_POLL, check_cancelled};
 
-/// A stream that is not read for so long gives way to other requests. Decompressing and hashing what was read takes less.
+/// A stream that is not read for this long gives way to another request. To decompress and hash a piece takes less.
 const IDLE: Duration = CANCEL_POLL;
 
-/// The slots of one back end.
+/// The slots of one storage.
 #[derive(Debug)]
 pub(super) struct RequestSlots {
     most: usize,
@@ -38,7 +38,7 @@ struct State {
 #[derive(Debug)]
 struct Open {
     thread: ThreadId,
-    /// Since when nothing of its stream is read.
+    /// When its stream was last read, unless a read is running.
     idle_since: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ impl RequestSlots {
 }
 
 impl State {
-    /// The stream that gives way if all slots are taken, and whether it is one of this thread.
+    /// The stream that gives way if all slots are taken, and whether this thread opened it.
     fn gives_way(&self, thread: ThreadId, most: usize) -> Option<(u64, bool)> {
         if self.open.len() < most {
             return None;

@@ -143,7 +143,7 @@ impl<S: ObjectStore> RetryingStore<S> {
         self.limits.request(&self.health, &self.cancelled)
     }
 
-    /// Waits while the storage is unreachable, and for a slot. What others found while it waited counts, too.
+    /// Waits while the storage is unreachable, and for a slot. If others found it unreachable meanwhile, it waits again.
     fn await_slot(&self) -> Result<RequestSlot, StorageError> {
         loop {
             self.health.wait(&self.cancelled)?;

@@ -1,9 +1,9 @@
-//! Listings of many backups in one container, from few pages of the container's own listing. For quick checks, which read little else.
+//! Listings of many backups in one container, from a few pages of the container's own listing. For quick checks, which read little else.
 //!
 //! A page that begins with the objects of one backup has those of the backups after it in the order of names, too: the rest of its
-//! chain, and then other volumes. What it shows of backups that are to be checked is kept until they are. Only a backup whose objects
-//! end before the page does is taken from it. After an error, and where a page lists hardly more than one backup, each backup is
-//! listed by itself as if this module did not exist, and only that listing may be an error of the backup.
+//! chain, and then other volumes. The objects of backups that are to be checked are kept until their turn. A backup whose last objects
+//! may be on the next page is not taken from a page. After an error, or if a page lists fewer than two backups on average, each backup is
+//! listed by itself as if this module did not exist. Only an error of that listing is an error of the backup.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
@@ -20,13 +20,13 @@ use crate::domain::{Backup, CheckResult, Driver, Listing, PrecheckListing};
 use crate::parallel::lock;
 use crate::storage::{ListedPage, ObjectInfo, ObjectStore, StorageError};
 
-/// What is kept is used only for so long: an older listing would miss what was written and removed since.
+/// How long a listing is used: an older one would not show objects that were written or removed since.
 const MOST_AGE: SignedDuration = SignedDuration::from_secs(60);
 /// The most objects that are kept of a container, and the most of one backup that is not listed by itself.
 const MOST_HELD: usize = if cfg!(test) { 20 } else { 16_384 };
-/// How many backups before the one that is asked for a page may begin.
+/// A page may begin at most this many backups before the one that is asked for.
 const NEAR: usize = 8;
-/// So many pages may list hardly more than one backup each.
+/// The number of pages after which pages must have listed two backups each on average.
 const TRIAL: usize = 8;
 
 /// Whether pages are cheaper than a listing of each backup. They are never more requests, but larger ones.
@@ -123,7 +123,7 @@ impl Container {
             if read.is_last || is_beyond || read.objects.len() > MOST_HELD {
                 return (pages, Some(read));
             }
-            // A page without objects that is not the last one leads nowhere.
+            // After a page without objects, which is not the last one, no name is known from which to continue.
             let Some(last) = last else { break };
             after = last;
         }
@@ -145,7 +145,7 @@ impl State {
     /// Keeps what the pages from a prefix on show.
     fn keep(&mut self, prefix: &str, at: Timestamp, (pages, read): (usize, Option<ListedPage>)) {
         if self.held > MOST_HELD {
-            // Nobody asked for them. They are listed again if somebody does.
+            // No check has asked for these listings yet. The backups are listed again when a check needs them.
             let listed = self.slices.values_mut().filter(|slice| matches!(slice, Slice::Listed(..)));
             self.listed -= listed.map(|slice| *slice = Slice::Wanted).count();
             self.held = 0;
@@ -240,7 +240,7 @@ impl StorageAccess for Listings<'_> {
     }
 }
 
-/// A store that lists backups from the pages of its container, each once. Whoever lists one again gets a listing of its own.
+/// A store that lists each backup once from the pages of its container. A second listing of a backup takes requests of its own.
 struct SharedStore {
     store: Arc<dyn ObjectStore>,
     container: Arc<Container>,
@@ -257,7 +257,7 @@ impl ObjectStore for SharedStore {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
         let Some(objects) = self.container.take(prefix) else { return self.store.list(prefix, each) };
-        // It has no more to stop.
+        // If `each` stops, nothing is left to be stopped.
         let _ = objects.into_iter().try_for_each(each);
         Ok(())
     }

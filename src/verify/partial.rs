@@ -1,7 +1,8 @@
 //! Check results as a record stream: the partial file of a check that is running or was stopped.
 //!
 //! The head states what is checked. Each record is a result, or the row of an ancestor. Rows come before the results that need them,
-//! mostly once each. Of two results of the same backup the later one counts. The end of the file may be torn, so lines count up to the first incomplete one; the rest is checked again.
+//! mostly once each. Of two results of the same backup the later one counts. The end of the file may be torn, so only the lines before the
+//! first incomplete one count; all other backups are checked again.
 
 use std::collections::HashMap;
 use std::io::{self, Write};

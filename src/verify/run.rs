@@ -1,6 +1,6 @@
 //! Checks any number of backups in parallel: each once, and an ancestor that several of them share also once.
 //!
-//! The backups arrive in portions. What is known of shared ancestors is dropped when the last backup of a portion is done, so the memory
+//! The backups arrive in portions. The inspections of shared ancestors are dropped when the last backup of a portion is done, so the memory
 //! does not depend on the number of backups.
 
 use std::collections::{HashMap, HashSet};
@@ -115,7 +115,8 @@ impl<'a> Checker<'a> {
     }
 
     /// Checks all tasks, several at once. Backups that share an ancestor must be in one portion, or the ancestor is inspected more than
-    /// once. `each` gets every result at once, on several threads. A task that was not begun when the watch stops has no result.
+    /// once. `each` gets every result as soon as it is known, on several threads. A task that was not begun when the watch stops has no
+    /// result.
     pub fn run(&self, portions: impl Iterator<Item = Vec<Task>> + Send, each: &(dyn Fn(Answer) + Sync)) {
         let gate = Gate::new(if self.request.level == Level::Quick { AT_ONCE } else { 1 });
         let open = portions.take_while(|_| !self.watch.is_cancelled()).flat_map(|tasks| {
@@ -184,7 +185,7 @@ impl<'a> Checker<'a> {
         options.share = task.part.map_or(options.share, Share::Objects);
         let watch = self.watch.of_one();
         let Request { level, settle, .. } = *self.request;
-        // What is written after the listing is not seen.
+        // The listing does not show an object that is written after it.
         let now = portion.listings.listed_at(&target.backup).unwrap_or_else(Timestamp::now);
         let subject = Subject { backup: &target.backup, ancestors: &target.ancestors, level, settle, now };
         let result = match driver_of(subject.backup) {
@@ -209,7 +210,8 @@ impl<'a> Checker<'a> {
             // A sample proves nothing about the rest of the data.
             level_reached: if partial { result.level_reached.map(|_| Level::Quick) } else { result.level_reached },
             checked_at: stamp(Timestamp::now()),
-            // The target has the rows of its ancestors. If each member of a chain repeated them, they would grow with the square of its length.
+            // The target has the rows of its ancestors. If each member of a chain repeated them, they would grow with the square of its
+            // length.
             rows: vec![target.backup.image(target.columns)],
             ..result
         }

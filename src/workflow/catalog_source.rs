@@ -11,7 +11,7 @@ use crate::scan::catalog::{Catalog, CatalogEntry};
 use crate::scan::lineage::Path;
 use crate::verify::{Target, Task};
 
-/// A session that was idle for longer is replaced: a server, a proxy or a firewall may have closed it without a word.
+/// A session that was idle for longer is replaced: a server, a proxy or a firewall may have closed it silently.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// Opens a session on the database.
@@ -54,7 +54,7 @@ struct Portions {
 }
 
 impl Portions {
-    /// The next tasks. Without any it is the last portion, and says how many backups are gone.
+    /// The next tasks. A portion without tasks is the last one, and says how many backups are gone.
     fn next(&mut self) -> Result<Portion, DbError> {
         while self.left > 0 {
             let entries = self.read()?;

@@ -25,7 +25,7 @@ pub const MAX_RUNTIME: &str = "--max-runtime";
 /// What stopped a check whose list of backups could not be read to its end.
 const LIST_ERROR: &str = "an error";
 
-/// About how many tasks a portion has that is made from a list.
+/// The approximate number of tasks in a portion that is made from a list.
 const PORTION: usize = 1_000;
 /// How many results may wait for the sink.
 const WAITING: usize = 64;
@@ -60,7 +60,7 @@ impl From<Vec<Target>> for Tasks {
 }
 
 impl From<Vec<Task>> for Tasks {
-    /// The tasks keep this order, except that the members of a chain come together, where its first one is.
+    /// The tasks keep this order, except that all members of a chain are at the place of the first one.
     fn from(tasks: Vec<Task>) -> Self {
         let total = tasks.len();
         let mut chains: Vec<Vec<Task>> = Vec::new();

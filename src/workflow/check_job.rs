@@ -55,7 +55,7 @@ impl Resume {
         Err(Error::Unusable(format!("--resume is about the database {theirs}, but this is {database}")))
     }
 
-    /// Adds to tasks what the earlier check found of them; counts those of which it has a result.
+    /// Adds the results of the earlier check to the tasks, and counts the tasks that have one.
     fn extend(self, tasks: Tasks, request: &Request, known: Arc<AtomicUsize>) -> Tasks {
         let request = request.clone();
         let portions = tasks.portions.map(move |portion| {
@@ -176,7 +176,7 @@ impl<'a> CheckJob<'a> {
     }
 }
 
-/// What becomes of results.
+/// Where results go.
 enum Output<'a> {
     Document(Collected),
     Stream(StreamOutput<'a>),
@@ -253,7 +253,7 @@ fn may_stand(check: &CheckResult, request: &Request, max_age: i64) -> bool {
     // Damage is checked again: it may have been repaired, or the earlier check may have read the wrong place. A lower level may not see
     // it, so it stands while the listing is unchanged.
     let is_deeper_damage = check.verdict.is_damage() && check.level > request.level && !check.busy;
-    // Of a split chain, the other parts are read elsewhere.
+    // Other shards read the other parts of a split chain.
     let is_settled = check.settles(request.level) || (check.part.is_some() && check.level == request.level && !check.busy);
     let may_stand = is_deeper_damage || (check.verdict == CheckVerdict::Intact && is_settled);
     may_stand && check.expired(now, max_age).is_none()

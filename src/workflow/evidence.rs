@@ -38,7 +38,7 @@ pub fn read_evidence(
             all.extend(ledger_evidence(database, path, key, settle)?);
             continue;
         }
-        // The others are of no use, and may be a million.
+        // The others are not needed, and there may be a million of them.
         let stored =
             read_results(path, &mut |check| check.rows.first().is_none_or(|row| row.value("status").as_text() != Some(AVAILABLE)))?;
         if let Some(key) = key {

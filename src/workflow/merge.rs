@@ -1,7 +1,7 @@
 //! `check merge`: the results of all shards of a catalog as one stream.
 //!
-//! Every part is read once to its end, which proves that it was not edited, and where each record is gets noted: 32 bytes a record. Then
-//! the results are read again in the order of their ids and written. So memory holds one backup's results at a time.
+//! Every part is read once to its end, which proves that it was not edited. The place of each record is kept, in 32 bytes. Then the results
+//! are read again in the order of their ids and written, so that only one backup's results are in memory at a time.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -212,13 +212,13 @@ impl Part {
     }
 }
 
-/// What a part has in common with no other part of the same check.
+/// Why a part does not belong to the same check as the first one.
 fn difference((head, of_catalog): (&Head, &CatalogPart), part: &Survey) -> Option<&'static str> {
     if part.of_catalog.catalog != of_catalog.catalog || part.of_catalog.backups != of_catalog.backups {
         return Some("they are about different catalogs");
     }
     if part.of_catalog.shard.of() != of_catalog.shard.of() {
-        return Some("they are of a different number of shards");
+        return Some("they have different numbers of shards");
     }
     let same = |head: &Head| (head.level, head.settle_seconds);
     (same(&part.head) != same(head)).then_some("they differ in --level or --settle")

@@ -141,8 +141,8 @@ fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<(Plan, 
     Ok((plan, scan, named))
 }
 
-/// Removes units whose work another unit does: the unit of an increment that becomes available also counts its parent again, which corrects a
-/// wrong counter.
+/// Removes units whose work another unit does: the unit of an increment that becomes available also counts its parent again, which corrects
+/// a wrong counter.
 fn remove_done(plan: &mut Plan, scan: &Scan) -> Result<()> {
     let mut simulated = simulate(&scan.census);
     let mut done = BTreeSet::new();

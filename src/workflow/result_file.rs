@@ -137,8 +137,7 @@ impl<'a> ResultFile<'a> {
     pub fn finish_stream(mut self, end: &End, observer: &dyn Observer) -> Result<Option<PathBuf>> {
         if self.unseen > 0 {
             let (partial, backups) = (self.partial.display(), count(self.unseen, "backup"));
-            let text =
-                format!("{partial} keeps earlier results of {backups} that could not be checked now, and is not complete without them");
+            let text = format!("{partial} is not complete: it keeps earlier results of {backups} that could not be checked now");
             observer.event(WorkEvent::Warning(text));
             return Ok(Some(self.stop(observer)));
         }

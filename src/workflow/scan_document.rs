@@ -18,7 +18,7 @@ pub struct DocumentHead {
     pub taken_at: String,
 }
 
-/// Reads a document, and gives each finding away. `findings_at` becomes the place after the bracket of the findings. The error is a
+/// Reads a document, and passes each finding on. `findings_at` becomes the place after the bracket of the findings. The error is a
 /// fragment that follows the file's name.
 pub fn read_document(input: impl Read, findings_at: &mut u64, each: &mut dyn FnMut(Finding)) -> Result<DocumentHead, String> {
     let place = Rc::new(Cell::new(Place::default()));

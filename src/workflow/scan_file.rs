@@ -1,7 +1,7 @@
 //! What `scan` wrote, as backups to check: a record stream or a JSON document of any size, one record in memory at a time.
 //!
 //! The file is read to its end before anything is done with it, so that an edited one is refused at once, and then once more for the
-//! tasks. What comes from a pipe is kept in a temporary file. Of a catalog, a shard takes 20 bytes of memory for each chain.
+//! tasks. Input from a pipe is copied to a temporary file. Of a catalog, a shard takes 20 bytes of memory for each chain.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;

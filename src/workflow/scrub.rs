@@ -1,7 +1,7 @@
-//! `scrub run`: verifies what was never verified, then what was verified longest ago, and records each result in a ledger.
+//! `scrub run`: verifies restore points, those that were verified longest ago first, and records each result in a ledger.
 //!
-//! The database is read in one pass, which tells the ledger what is live. The due backups are then checked in portions, so that neither
-//! targets nor results of more than one portion are in memory.
+//! The database is read in one pass, which updates the ledger with the live backups. The due backups are then checked in portions, so that
+//! neither targets nor results of more than one portion are in memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -33,7 +33,7 @@ const UNWRITABLE: &str = "an error of the ledger";
 const PORTION: usize = 500;
 /// How many rows are taken over at a time.
 const ROWS: usize = 2_000;
-/// How often a run looks whether it was paused.
+/// How often a run checks whether it was paused.
 const PAUSE_POLL: Duration = Duration::from_secs(1);
 /// The most failures of a run that its result lists.
 const LISTED: usize = 10_000;
@@ -80,7 +80,7 @@ impl Scrub<'_> {
             ledger.close();
             return Ok(Scrubbed::Paused(pause));
         }
-        // What a killed run was working on.
+        // A killed run has left its claims.
         ledger.release(now())?;
         let run = ledger.begin_run(self.request.level, now())?;
         let done = self.work(run, &mut ledger, database, observer);
@@ -88,7 +88,7 @@ impl Scrub<'_> {
             Ok((stopped_by, _)) => *stopped_by,
             Err(_) => Some("an error"),
         };
-        // Also after an error: what was recorded stays, and what was not finished is taken back.
+        // Also after an error: the recorded results stay, and the other claims are released.
         let ended = ledger.release(now()).and_then(|()| ledger.end_run(run, now(), stopped_by));
         let (stopped_by, left) = done?;
         let (run, failures) = (ended?, ledger.failures(Some(run), LISTED)?);

@@ -1,4 +1,4 @@
-//! A shard that is started again: it is finished already, or goes on from what its file has.
+//! A shard that is started again: it is finished already, or continues from the results in its file.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ impl Earlier {
     /// Reads FILE, or FILE.partial. A FILE that another check may complete becomes FILE.partial again.
     ///
     /// # Errors
-    /// A file that is about something else.
+    /// A file of another check.
     pub fn read(path: &Path, part: &CatalogPart, request: &Request, max_age: i64, key: Option<(&SigningKey, &Path)>) -> Result<Self> {
         let is_same = |resume: &Resume| {
             let head = resume.head();

@@ -31,7 +31,7 @@ pub struct StorageSettings {
     pub network: Network,
     /// How long to wait for a storage that gives nothing useful.
     pub wait_limit: WaitLimit,
-    /// Bytes and requests a second, of all stores together, and requests at once to each back end.
+    /// Bytes and requests a second, of all stores together, and requests at once to each storage.
     pub limits: Arc<Limits>,
 }
 

@@ -1,5 +1,5 @@
-//! The recipes of `deploy/` as their engines run them, over backups of the real Cinder: what the shards find together equals what one check
-//! finds.
+//! The recipes of `deploy/` as their engines run them, over backups of the real Cinder: the merged results of the shards are those of a
+//! single check.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

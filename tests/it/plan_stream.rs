@@ -159,7 +159,7 @@ pub fn within(program: &Program, kib: usize, args: &[&str]) -> Answer {
     answer(shell.current_dir(program.path(".")))
 }
 
-/// What is left of each unit is its row in the census: 2 KiB.
+/// Only its row in the census stays in memory for each unit: 2 KiB.
 #[test]
 fn a_repair_of_many_units_needs_little_memory() {
     for (units, mib) in [(2_000, 40), (10_000, 56)] {

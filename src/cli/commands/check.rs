@@ -22,7 +22,7 @@ use crate::verify::{CheckDocument, Request};
 use crate::workflow::{CatalogShare, CheckJob, CheckReport, Earlier, Error as Failed, MAX_RUNTIME, Resume, TargetList};
 
 /// Verifies the data of backups on their storage: of the backups that scan finds, of named backups, or of all. Changes nothing in the
-/// database or on the storage. `--format json` and `--format jsonl` write evidence for `plan --evidence`; with the latter, memory does not grow
+/// database or on the storage. `--format json` and `--format jsonl` write evidence for `plan --evidence`; with jsonl, memory does not grow
 /// with the number of backups.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -39,12 +39,12 @@ pub struct CheckCommandArgs {
     /// Check every backup, including available ones
     #[arg(long, conflicts_with_all = ["backups", "from"])]
     pub all: bool,
-    /// Check what a scan wrote, on a host without access to the database: its findings (`--format json` or jsonl), or all backups of a
-    /// catalog (`scan --all --format jsonl`)
+    /// Check the backups in a file that scan wrote, on a host without access to the database: its findings (`--format json` or jsonl), or
+    /// all backups of a catalog (`scan --all --format jsonl`)
     #[arg(long, value_name = "FILE", conflicts_with = "backups")]
     pub from: Option<PathBuf>,
-    /// Continue an earlier check (its JSON or JSON lines): a backup that it found intact is carried over if its row, location and listing are
-    /// unchanged; all others are checked again
+    /// Continue an earlier check (its JSON or JSON lines): a backup that it found intact is carried over if its row, location and listing
+    /// are unchanged; all others are checked again
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
     /// Sign the evidence with this private key (Ed25519 in PEM), for `plan --verify-key`; --resume then accepts only files signed with it
@@ -54,17 +54,18 @@ pub struct CheckCommandArgs {
     /// .jsonl, or with --format jsonl, FILE.partial becomes FILE
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Check again what the earlier check read longer ago than this
+    /// Check backups again that the earlier check read longer ago than this
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = span)]
     pub resume_max_age: Duration,
     /// Stop after this time: backups that are not finished then are left for --resume [default: no limit]
     #[arg(long, value_name = "SPAN", value_parser = storage::positive_span)]
     pub max_runtime: Option<Duration>,
     /// Check only shard K of N, so that N hosts share the work. Shards of a catalog (--from) have about the same number of bytes, and
-    /// `check merge` merges them; others have about the same number of chains. auto: as CBR_SHARD (K/N), Kubernetes or Slurm say
+    /// `check merge` merges their results. Other shards have about the same number of chains. auto: from CBR_SHARD (K/N), Kubernetes or
+    /// Slurm
     #[arg(long, value_name = "K/N|auto")]
     pub shard: Option<ShardArg>,
-    /// How many shards there are, for --shard auto
+    /// Number of shards, for --shard auto
     #[arg(long, value_name = "N", requires = "shard", value_parser = clap::value_parser!(u32).range(1..))]
     pub shards: Option<u32>,
     /// Read only part N of T of each backup's objects: T runs read everything once
@@ -280,8 +281,8 @@ fn exit(summary: &Summary) -> Exit {
     }
 }
 
-/// The exit code of a shard of a catalog, which tells an engine whether to start it again. [`Exit::Done`] and [`Exit::Damaged`] are those of
-/// a shard that has all its results.
+/// The exit code of a shard of a catalog, which tells an engine whether to start it again. A shard that has all its results ends as any
+/// other check.
 fn exit_of_shard(report: &CheckReport<'_>, is_finished: bool) -> Exit {
     if report.summary.unreachable > 0 {
         Exit::Connection

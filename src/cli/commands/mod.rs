@@ -45,7 +45,7 @@ pub enum Command {
     Repair(repair::RepairArgs),
     /// Restore the rows that a run changed, unless they were changed since
     Undo(undo::UndoArgs),
-    /// Verify all backups in turn, and remember which was verified when
+    /// Verify all restore points in turn, and record each result in a ledger
     Scrub(scrub::ScrubArgs),
     /// Read the audit log: what was changed, by whom, and how it ended
     History(history::HistoryArgs),

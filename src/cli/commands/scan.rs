@@ -71,7 +71,7 @@ fn stream(context: &Context<'_>, args: &ScanArgs, database: &mut Database, wante
     Ok(if args.detailed_exitcode && findings > 0 { Exit::Findings } else { Exit::Done })
 }
 
-/// Says what else is known of the backups that were named. They must not look in order only because nothing is stuck.
+/// Says why named backups have no finding. Otherwise they would seem to be in order only because they are not stuck.
 fn say_passed_over(ui: &Ui, scan: &Scan, found: &HashSet<String>) {
     for Refused { id, reason, .. } in passed_over(scan, found) {
         ui.say(format!("{id}: {reason}"));

@@ -21,11 +21,11 @@ use crate::ledger::{Ledger, Pause};
 use crate::verify::chunked::Share;
 use crate::workflow::{Scrub, ScrubReport, Scrubbed, actor};
 
-/// How many failures are printed below the table of a status.
+/// The most failures that are printed below the table of a status.
 const SHOWN: usize = 20;
 
-/// Verifies all restore points (backups in available or restoring) in turn, and remembers in a ledger when each was verified and how it
-/// ended. Changes nothing in the database or on the storage.
+/// Verifies all restore points (backups in available or restoring) in turn, and records in a ledger when each was verified and with which
+/// result. Changes nothing in the database or on the storage.
 #[derive(Debug, Args)]
 pub struct ScrubArgs {
     /// What to do
@@ -35,13 +35,13 @@ pub struct ScrubArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ScrubCommand {
-    /// Verify what was never verified, the oldest first, then what was verified longest ago
+    /// Verify backups that were never verified, the oldest first, then those that were verified longest ago
     Run(Box<RunArgs>),
     /// Coverage by back end and project, failures, and a forecast
     Status(StatusArgs),
-    /// Stop the run that is working, and let no other one begin until `scrub resume`
+    /// Stop the current run, and let no other run begin until `scrub resume`
     Pause(LedgerArgs),
-    /// Let runs begin again
+    /// End a pause
     Resume(LedgerArgs),
 }
 
@@ -63,13 +63,13 @@ pub struct RunArgs {
     /// write it
     #[arg(long, value_name = "LEVEL", default_value = "deep", value_parser = storage::level)]
     pub level: Level,
-    /// Verify again what was verified at this level longer ago than this
+    /// Verify backups again that were verified at this level longer ago than this
     #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = span)]
     pub max_age: Duration,
-    /// Only what failed before, whatever its age
+    /// Verify only backups that failed before, whatever --max-age says
     #[arg(long)]
     pub failed: bool,
-    /// Stop after this time: what is not finished then is left for the next run [default: no limit]
+    /// Stop after this time: unfinished backups are left for the next run [default: no limit]
     #[arg(long, value_name = "SPAN", value_parser = storage::positive_span)]
     pub max_runtime: Option<Duration>,
     /// Begin no more backups once about this many bytes of volumes are verified, for example 2T [default: no limit]
@@ -85,7 +85,7 @@ pub struct RunArgs {
 pub struct StatusArgs {
     #[command(flatten)]
     pub ledger: LedgerArgs,
-    /// Count what was verified within this time
+    /// Count backups that were verified within this time
     #[arg(long, value_name = "SPAN", default_value = "30d", value_parser = span)]
     pub max_age: Duration,
     /// The level at which a backup must be verified for the forecast and the oldest unverified restore point
@@ -205,7 +205,7 @@ fn say_status(context: &Context<'_>, document: &StatusDocument) {
     }
     let more = document.failed.saturating_sub(u64::try_from(SHOWN).unwrap_or(u64::MAX));
     if more > 0 {
-        ui.say(format!("and {more} more that failed (-f json shows them)"));
+        ui.say(format!("and {more} more failed backups (-f json shows them)"));
     }
     if let Some(pause) = &document.paused {
         ui.say(paused(pause));
@@ -230,7 +230,7 @@ fn say_status(context: &Context<'_>, document: &StatusDocument) {
 fn paused(pause: &Pause) -> String {
     let by = pause.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
     let why = pause.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-    format!("Scrubbing is paused since {}{by}{why}: `scrub resume` ends that", documents::time(pause.since))
+    format!("Scrubbing is paused since {}{by}{why}: `scrub resume` ends the pause", documents::time(pause.since))
 }
 
 fn pause(context: &Context<'_>, args: &LedgerArgs) -> Result<Exit> {

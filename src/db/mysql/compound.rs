@@ -1,6 +1,7 @@
 //! Several statements in one trip to MariaDB: a compound statement, prepared like any other, so the values are still parameters.
 //!
-//! The first error ends it, and what ran before stays part of the transaction, as if each statement had been sent alone. Needs MariaDB 10.6.
+//! The first error ends it, and the steps before stay part of the transaction, as if each statement had been sent alone. Needs MariaDB
+//! 10.6.
 
 use mysql::prelude::Queryable;
 
@@ -23,7 +24,7 @@ type Rows = Vec<Vec<Value>>;
 const KEPT: usize = 48;
 
 impl Mysql {
-    /// Whether so many steps are sent as one compound statement.
+    /// Whether this many steps are sent as one compound statement.
     pub(super) fn may_compound(&self, steps: usize) -> bool {
         self.compounds.is_some() && (1..=MOST).contains(&steps)
     }

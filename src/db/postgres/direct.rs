@@ -60,7 +60,7 @@ impl TlsStream for &mut Kept {
     }
 }
 
-/// Leaves the stream as it is, which goes nowhere.
+/// Does not encrypt, because nothing of this stream is sent.
 struct NoEncryption;
 
 impl<'k> TlsConnect<&'k mut Kept> for NoEncryption {

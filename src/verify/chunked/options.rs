@@ -14,7 +14,7 @@ pub enum Share {
     All,
     /// The n-th of t parts (`--read-data-subset`), from 1: t runs read everything once.
     Part(u64, u64),
-    /// Those of a shard that shares the chain with others.
+    /// The objects of one shard, if several shards read the chain.
     Objects(ObjectPart),
     /// About this share of the objects, chosen at random (`--sample`), from 0 to 1.
     Fraction(f64),

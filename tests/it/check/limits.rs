@@ -82,7 +82,7 @@ fn no_more_requests_are_open_at_a_server_than_the_limit() {
     }
 }
 
-/// The requests that wait for the one that is open are no silence, and they do not prolong it.
+/// Requests that wait for the one that is open do not count as silence of the server, and they do not prolong it.
 #[test]
 fn a_server_that_never_answers_is_given_up_with_one_request_at_a_time() {
     let (site, server, _) = bucket(8);

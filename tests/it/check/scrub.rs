@@ -77,7 +77,7 @@ fn damage_of_a_backup_that_was_intact_is_reported_with_its_last_good_date() {
     assert_eq!((&failure["rotted"], &failure["verdict"]), (&true.into(), &"corrupt".into()));
     assert!(failure["last_good_at"].as_str() < failure["failed_at"].as_str());
     assert_eq!(all(&covered)["failed"], 2);
-    // A less deep check does not take damage back, and a repaired backup is intact again.
+    // A check at a lower level does not clear a failure, and a repaired backup is intact again.
     run(&site, 0, &["--failed", "--level", "quick"]);
     assert_eq!(all(&status(&site))["failed"], 2);
     good.damage();

@@ -15,7 +15,7 @@ use crate::workflow::{Merge, VerifyKey};
 /// was edited or is about another catalog
 #[derive(Debug, Args)]
 pub struct MergeArgs {
-    /// What `check --from CATALOG --shard K/N --out FILE.jsonl` wrote, once for each shard
+    /// The file that `check --from CATALOG --shard K/N --out FILE.jsonl` wrote, one for each shard
     #[arg(value_name = "PART", required = true)]
     pub parts: Vec<PathBuf>,
     /// Write the merged results to this new file [default: standard output]

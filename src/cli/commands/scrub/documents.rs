@@ -14,7 +14,7 @@ use crate::workflow::ScrubReport;
 
 /// The most failures that a status lists.
 const LISTED: usize = 10_000;
-/// The runs of this time, in seconds, show the rate.
+/// The rate is measured over the runs of this last time, in seconds.
 const RECENT: i64 = 14 * 86_400;
 /// A rate is measured over at least this time, in seconds: a single run says nothing about how often there is one.
 const SHORTEST: i64 = 86_400;
@@ -155,7 +155,7 @@ pub struct StatusDocument {
     schema_version: u32,
     database: DatabaseInfo,
     ledger: String,
-    /// When the live backups were read; what was deleted since still counts.
+    /// When the live backups were read. Backups that were deleted since still count.
     as_of: Option<String>,
     pub level: Level,
     pub max_age_seconds: i64,
