@@ -64,7 +64,7 @@ pub fn main() -> ExitCode {
 
 /// Lets a number, a size or a time span begin with a dash, so that the error about `-1` says which values the option takes.
 fn taking_dashes(command: Command) -> Command {
-    let is_number = |name: &str| matches!(name, "N" | "N/T" | "SIZE" | "SPAN" | "PERCENT" | "COLUMNS");
+    let is_number = |name: &str| matches!(name, "N" | "N/T" | "K/N|auto" | "SIZE" | "SPAN" | "PERCENT" | "COLUMNS");
     let command = command.mut_args(|arg| {
         let takes = arg.get_value_names().unwrap_or_default().iter().any(|name| is_number(name));
         if takes { arg.allow_hyphen_values(true) } else { arg }

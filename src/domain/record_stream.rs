@@ -161,6 +161,11 @@ fn digest(last: &str, record: &str) -> String {
     hex::encode(&hasher.finalize())
 }
 
+/// The first 8 bytes of the SHA-256 of a record.
+fn fingerprint(record: &str) -> u64 {
+    Sha256::digest(record.as_bytes()).iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
 /// Reads a stream, and makes sure line by line that it was not edited.
 pub struct StreamReader<K: StreamKind, R> {
     input: R,
@@ -168,6 +173,7 @@ pub struct StreamReader<K: StreamKind, R> {
     position: u64,
     last: String,
     signature: Option<Signature>,
+    fingerprint: u64,
     records: u64,
     end: Option<K::End>,
 }
@@ -183,7 +189,7 @@ impl<K: StreamKind, R: BufRead> StreamReader<K, R> {
             schema: String,
             schema_version: u32,
         }
-        let mut reader = Self { input, line: 0, position: 0, last: String::new(), signature: None, records: 0, end: None };
+        let mut reader = Self { input, line: 0, position: 0, last: String::new(), signature: None, fingerprint: 0, records: 0, end: None };
         let Some(line) = reader.read_line()? else { return Err(reader.invalid("its first line is incomplete")) };
         // Before the digest: that of a later version may be computed in another way.
         let version: HeadLine<Version> = serde_json::from_str(&line).map_err(|error| reader.invalid(error))?;
@@ -238,6 +244,11 @@ impl<K: StreamKind, R: BufRead> StreamReader<K, R> {
         self.position
     }
 
+    /// The fingerprint of the last record that was read, for [`read_again`].
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
     /// The signature of the last line that was read.
     pub fn signature(&self) -> Option<&Signature> {
         self.signature.as_ref()
@@ -278,6 +289,7 @@ impl<K: StreamKind, R: BufRead> StreamReader<K, R> {
             return Err(StreamError::Seal(SealError::Edited(K::INSTEAD), self.line));
         }
         (self.last, self.signature) = (seal.sha256, seal.signature);
+        self.fingerprint = fingerprint(&line);
         Ok(line)
     }
 }
@@ -285,11 +297,14 @@ impl<K: StreamKind, R: BufRead> StreamReader<K, R> {
 /// Reads a record again, at a position where a [`StreamReader`] found it.
 ///
 /// # Errors
-/// The input's errors, and a line that is not such a record: the input changed since.
-pub fn read_again<K: StreamKind>(mut input: impl BufRead) -> Result<K::Record, StreamError> {
+/// The input's errors, and a record with another fingerprint: the input changed since.
+pub fn read_again<K: StreamKind>(mut input: impl BufRead, expected: u64) -> Result<K::Record, StreamError> {
     let mut line = String::new();
     input.by_ref().take(LONGEST_LINE).read_line(&mut line)?;
     let record = line.rsplit_once(SEPARATOR).map_or("", |(record, _)| record).to_owned() + "}";
+    if fingerprint(&record) != expected {
+        return Err(StreamError::Seal(SealError::Edited(K::INSTEAD), 0));
+    }
     let invalid = |error: serde_json::Error| SealError::Invalid { kind: K::KIND, problem: error.to_string() };
     serde_json::from_str(&record).map_err(|error| StreamError::Seal(invalid(error), 0))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
+use rustix::fs::OFlags;
 
 use super::{Ledger, LedgerError, Result, statements};
 use crate::domain::DatabaseInfo;
@@ -28,6 +29,9 @@ pub fn is_sqlite(path: &Path) -> bool {
     is_file && File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == MAGIC
 }
 
+/// A link in place of the lock file would have another file overwritten.
+const NO_LINK: i32 = OFlags::NOFOLLOW.bits().cast_signed();
+
 /// The right to write results to a ledger. It ends with the process.
 #[derive(Debug)]
 pub struct RunLock {
@@ -38,11 +42,12 @@ impl RunLock {
     /// Takes the lock of the ledger at `path`: a lock on a file beside it, because closing another handle of the ledger itself would
     /// release SQLite's own locks. The file stays, because removing it could give the lock to two runs.
     pub fn take(path: &Path) -> Result<Self> {
-        let mut name = path.as_os_str().to_owned();
+        // Two names of one ledger have one lock.
+        let mut name = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
         name.push(".lock");
         let lock = PathBuf::from(name);
         let cannot = |error: io::Error| LedgerError::Open(lock.display().to_string(), error);
-        let mut file = private().read(true).write(true).create(true).open(&lock).map_err(cannot)?;
+        let mut file = private().read(true).write(true).create(true).custom_flags(NO_LINK).open(&lock).map_err(cannot)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

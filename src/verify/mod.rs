@@ -24,7 +24,7 @@ pub(crate) use combine::combine;
 pub(crate) use fault::{Faults, Severity};
 pub(crate) use precheck::{PrecheckRound, precheck};
 pub(crate) use run::{Answer, Checker, Request, Task};
-pub(crate) use stored_results::StoredResults;
+pub(crate) use stored_results::{CUT_OFF, StoredResults};
 pub use target::Subject;
 pub(crate) use target::{StorageAccess, Target};
 pub use watch::Watch;

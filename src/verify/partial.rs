@@ -229,13 +229,27 @@ mod tests {
     }
 
     #[test]
-    fn an_edited_line_does_not_count_nor_do_the_lines_after_it() {
+    fn an_edited_file_is_refused() {
+        let refused = |text: &str| assert!(matches!(read(text.as_bytes()), Err(StreamError::Seal(SealError::Edited(_), 2))), "{text}");
         let text = String::from_utf8(file()).unwrap();
-        let edited = text.replacen("\"intact\"", "\"corrupt\"", 1);
-        assert_eq!(times(edited.as_bytes()), []);
+        refused(&text.replacen("\"intact\"", "\"corrupt\"", 1));
         let mut lines: Vec<&str> = text.lines().collect();
         lines.remove(1);
-        assert_eq!(times(format!("{}\n", lines.join("\n")).as_bytes()), [], "nor may a line be removed");
+        refused(&format!("{}\n", lines.join("\n")));
+    }
+
+    #[test]
+    fn a_record_that_is_edited_after_it_was_verified_is_refused() {
+        use std::os::unix::fs::FileExt;
+        let mut file = tempfile::tempfile().unwrap();
+        let text = String::from_utf8(self::file()).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let stored = StoredResults::read(file.try_clone().unwrap(), &mut |_| true).unwrap();
+        assert!(stored.get("b0", 0).unwrap().is_some());
+        let place = text.find("\"verdict\":\"intact\"").unwrap();
+        file.write_all_at(b"\"verdict\":\"corrup\"", place as u64).unwrap();
+        assert!(matches!(stored.get("b0", 0), Err(StreamError::Seal(SealError::Edited(_), _))));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Check results that stay in their file. In memory is only where they are: 24 bytes for a result or the row of an ancestor.
+//! Check results that stay in their file. In memory is only where they are: 32 bytes for a result or the row of an ancestor.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -16,6 +16,9 @@ use crate::domain::{Body, CheckResult, Image, SealError, Signature};
 const MAX_DOCUMENT: u64 = 1 << 30;
 /// How much is read at once of a record; most are shorter.
 const PIECE: usize = 8 << 10;
+
+/// Why a check was stopped whose stream has no closing record.
+pub const CUT_OFF: &str = "cut off";
 
 /// The results of a check that was made earlier.
 pub struct StoredResults {
@@ -63,13 +66,13 @@ impl StoredResults {
         let is_complete = loop {
             let at = stream.position();
             match stream.next_record() {
-                Ok(Some(Record::Row(row))) => rows.add(&row.id, at),
-                Ok(Some(Record::Result(result))) if wanted(&result) => results.add(&result.id, at),
+                Ok(Some(Record::Row(row))) => rows.add(&row.id, (at, stream.fingerprint())),
+                Ok(Some(Record::Result(result))) if wanted(&result) => results.add(&result.id, (at, stream.fingerprint())),
                 Ok(Some(Record::Result(_))) => {}
                 Ok(None) => break true,
-                Err(error @ StreamError::Io(_)) => return Err(error),
-                // The lines before count.
-                Err(_) => break false,
+                // The check was stopped: the lines before count.
+                Err(StreamError::CutOff(_)) => break false,
+                Err(error) => return Err(error),
             }
         };
         results.sort();
@@ -79,7 +82,7 @@ impl StoredResults {
         results.0.reverse();
         rows.sort();
         let end = stream.end().filter(|_| is_complete).cloned();
-        let interrupted = end.as_ref().map_or_else(|| Some("cut off".to_owned()), |end| end.interrupted.clone());
+        let interrupted = end.as_ref().map_or_else(|| Some(CUT_OFF.to_owned()), |end| end.interrupted.clone());
         let (sha256, signature) = (stream.sha256().to_owned(), stream.signature().cloned());
         Ok(Self { head, interrupted, end, sha256, signature, file, results, rows })
     }
@@ -91,23 +94,23 @@ impl StoredResults {
 
     /// The result of a backup with the rows of its ancestors, as a check with this settle time, in seconds, gives it.
     pub fn get(&self, id: &str, settle: u64) -> Result<Option<CheckResult>, StreamError> {
-        self.results.find_before(id, u64::MAX).map(|at| self.result(at, settle)).transpose()
+        self.results.find_before(id, u64::MAX).map(|place| self.result(place, settle)).transpose()
     }
 
     /// All results.
     pub fn each(&self, settle: u64, each: &mut dyn FnMut(CheckResult)) -> Result<(), StreamError> {
         self.results.0.iter().try_for_each(|place| {
-            each(self.result(place.at, settle)?);
+            each(self.result(place, settle)?);
             Ok(())
         })
     }
 
     /// Writes all results and rows in their order.
     pub fn copy<W: io::Write>(&self, to: &mut PartialWriter<'_, W>, settle: u64) -> Result<(), StreamError> {
-        let mut places: Vec<u64> = self.results.0.iter().chain(&self.rows.0).map(|place| place.at).collect();
-        places.sort_unstable();
-        for at in places {
-            let mut record = self.record(at)?;
+        let mut places: Vec<&Place> = self.results.0.iter().chain(&self.rows.0).collect();
+        places.sort_unstable_by_key(|place| place.at);
+        for place in places {
+            let mut record = self.record(place)?;
             if let Record::Result(result) = &mut record
                 && self.head.settle_seconds < settle
             {
@@ -118,10 +121,10 @@ impl StoredResults {
         Ok(())
     }
 
-    fn result(&self, at: u64, settle: u64) -> Result<CheckResult, StreamError> {
-        let Record::Result(mut result) = self.record(at)? else { return Err(changed()) };
+    fn result(&self, place: &Place, settle: u64) -> Result<CheckResult, StreamError> {
+        let Record::Result(mut result) = self.record(place)? else { return Err(changed()) };
         if result.rows.len() == 1 {
-            let above: Result<Vec<Image>, StreamError> = result.chain.iter().skip(1).map(|id| self.row(id, at, &result.id)).collect();
+            let above: Result<Vec<Image>, StreamError> = result.chain.iter().skip(1).map(|id| self.row(id, place.at, &result.id)).collect();
             result.rows.extend(above?);
         }
         if self.head.settle_seconds < settle {
@@ -131,13 +134,15 @@ impl StoredResults {
     }
 
     fn row(&self, id: &str, before: u64, of: &str) -> Result<Image, StreamError> {
-        let at = self.rows.find_before(id, before).ok_or_else(|| invalid(format!("it lacks rows of backups that {of:?} is based on")))?;
-        let Record::Row(row) = self.record(at)? else { return Err(changed()) };
+        let place =
+            self.rows.find_before(id, before).ok_or_else(|| invalid(format!("it lacks rows of backups that {of:?} is based on")))?;
+        let Record::Row(row) = self.record(place)? else { return Err(changed()) };
         Ok(row)
     }
 
-    fn record(&self, at: u64) -> Result<Record, StreamError> {
-        read_again::<CheckResults>(BufReader::with_capacity(PIECE, ReadAt { file: &self.file, at }))
+    fn record(&self, place: &Place) -> Result<Record, StreamError> {
+        let line = BufReader::with_capacity(PIECE, ReadAt { file: &self.file, at: place.at });
+        read_again::<CheckResults>(line, place.fingerprint)
     }
 }
 
@@ -171,13 +176,15 @@ struct Place {
     /// The first 16 bytes of the SHA-256 of the id.
     id: [u64; 2],
     at: u64,
+    /// What the record had when it was verified.
+    fingerprint: u64,
 }
 
-const _: () = assert!(size_of::<Place>() == 24);
+const _: () = assert!(size_of::<Place>() == 32);
 
 impl Index {
-    fn add(&mut self, id: &str, at: u64) {
-        self.0.push(Place { id: number(id), at });
+    fn add(&mut self, id: &str, (at, fingerprint): (u64, u64)) {
+        self.0.push(Place { id: number(id), at, fingerprint });
     }
 
     /// Sorts them by id and place.
@@ -187,11 +194,10 @@ impl Index {
     }
 
     /// The last place of an id before another place.
-    fn find_before(&self, id: &str, before: u64) -> Option<u64> {
+    fn find_before(&self, id: &str, before: u64) -> Option<&Place> {
         let id = number(id);
         let later = self.0.partition_point(|place| (place.id, place.at) < (id, before));
-        let place = later.checked_sub(1).and_then(|last| self.0.get(last))?;
-        (place.id == id).then_some(place.at)
+        later.checked_sub(1).and_then(|last| self.0.get(last)).filter(|place| place.id == id)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::{CheckResult, Checks, Level};
 use crate::ledger::{self, Ledger, StoredResult};
 use crate::scan::{KeptRows, ScanRequest, scan};
 use crate::verify::check_document::merge;
-use crate::verify::{Answer, StoredResults, Target};
+use crate::verify::{Answer, CUT_OFF, StoredResults, Target};
 
 /// Reads what `check` wrote, or left behind when it was stopped, and finds the results that are wanted.
 pub fn read_results(path: &Path, wanted: &mut dyn FnMut(&CheckResult) -> bool) -> Result<StoredResults> {
@@ -43,6 +43,12 @@ pub fn read_evidence(
             read_results(path, &mut |check| check.rows.first().is_none_or(|row| row.value("status").as_text() != Some(AVAILABLE)))?;
         if let Some(key) = key {
             key.verify(&format!("the evidence {}", path.display()), &stored.sha256, stored.signature.as_ref())?;
+            // Each line is signed, so a file that was cut would be verified, too, and could lack a later result.
+            if stored.interrupted.as_deref() == Some(CUT_OFF) {
+                let problem =
+                    format!("the evidence {} has no closing record: the check was cut off, or its end was removed", path.display());
+                return Err(Error::Signature(format!("{problem}; finish the check with --resume")));
+            }
         }
         database.require_identity(&format!("the evidence {} is about the database", path.display()), &stored.head.database)?;
         if let Some(why) = &stored.interrupted {

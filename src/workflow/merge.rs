@@ -1,6 +1,6 @@
 //! `check merge`: the results of all shards of a catalog as one stream.
 //!
-//! Every part is read once to its end, which proves that it was not edited. The place of each record is kept, in 32 bytes. Then the results
+//! Every part is read once to its end, which proves that it was not edited. The place of each record is kept, in 48 bytes. Then the results
 //! are read again in the order of their ids and written, so that only one backup's results are in memory at a time.
 
 use std::collections::BTreeMap;
@@ -45,6 +45,8 @@ struct Place {
     id: u128,
     part: u32,
     offset: u64,
+    /// What the record had when it was verified.
+    fingerprint: u64,
 }
 
 /// What is known of a part after its first reading.
@@ -85,7 +87,9 @@ impl Merge {
         results.sort_unstable();
         results.dedup_by(|later, kept| {
             let is_same = (later.id, later.part) == (kept.id, kept.part);
-            kept.offset = if is_same { later.offset } else { kept.offset };
+            if is_same {
+                *kept = *later;
+            }
             is_same
         });
         rows.sort_unstable();
@@ -154,7 +158,7 @@ impl Merge {
         let changed = self.changed(place.part);
         let Some(part) = self.parts.get_mut(usize::try_from(place.part).unwrap_or(usize::MAX)) else { return Err(changed) };
         part.file.seek(SeekFrom::Start(place.offset)).map_err(|error| unreadable(&part.path, error.into()))?;
-        let record = read_again::<CheckResults>(&mut part.file).map_err(|error| unreadable(&part.path, error))?;
+        let record = read_again::<CheckResults>(&mut part.file, place.fingerprint).map_err(|error| unreadable(&part.path, error))?;
         let id = match &record {
             Record::Row(row) => &row.id,
             Record::Result(result) => &result.id,
@@ -203,7 +207,7 @@ impl Part {
                 Err(StreamError::CutOff(_)) => break true,
                 Err(error) => return Err(unreadable(path, error)),
             };
-            list.push(Place { id: CompactIds::number(&id), part: number, offset });
+            list.push(Place { id: CompactIds::number(&id), part: number, offset, fingerprint: stream.fingerprint() });
         };
         if let Some(key) = key {
             key.verify(&format!("the part {}", path.display()), stream.sha256(), stream.signature())?;

