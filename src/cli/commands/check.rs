@@ -162,7 +162,9 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let is_finished = closed?.is_none();
     match report.failure {
         // The reader has closed the pipe: it has seen enough.
-        Some(Failed::Write(_, error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(exit(&report.summary)),
+        Some(Failed::Write(_, error)) if error.kind() == ErrorKind::BrokenPipe => {
+            return Ok(if args.out.is_some() && !is_finished { Exit::Partial } else { exit(&report.summary) });
+        }
         Some(failure) => return Err(failure.into()),
         None => {}
     }
