@@ -65,6 +65,8 @@ fn site() -> &'static Site {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&object, bytes).expect("the object is ours");
+        // No object may be younger than the settle time: the first check and the shards would differ.
+        std::thread::sleep(Duration::from_secs(2));
         let program = Program::on(cinder.database.url());
         let catalog = cinder.path("catalog.jsonl");
         fs::write(&catalog, program.expect(0, &["scan", "--all", "-f", "jsonl"]).stdout).expect("a new file");
