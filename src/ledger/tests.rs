@@ -455,3 +455,22 @@ fn the_forecast_is_the_rest_at_the_recent_rate() {
         assert_eq!(forecast(left, all, done, span, 30 * DAY), forecasted);
     }
 }
+
+#[test]
+fn a_ledger_has_one_lock_under_all_of_its_names() {
+    let site = Site::new();
+    let (_lock, _ledger) = site.open(0);
+    let other = site.folder.path().join("other");
+    std::os::unix::fs::symlink(site.path(), &other).unwrap();
+    assert!(matches!(RunLock::take(&other), Err(LedgerError::Locked(..))));
+}
+
+#[test]
+fn a_link_in_place_of_the_lock_is_not_followed() {
+    let site = Site::new();
+    let victim = site.folder.path().join("victim");
+    fs::write(&victim, "text").unwrap();
+    std::os::unix::fs::symlink(&victim, format!("{}.lock", site.path().display())).unwrap();
+    assert!(matches!(RunLock::take(&site.path()), Err(LedgerError::Open(..))));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "text");
+}

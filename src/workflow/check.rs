@@ -22,8 +22,8 @@ const LOWEST_PRIORITY: i32 = 19;
 
 /// What stopped a check whose time was over.
 pub const MAX_RUNTIME: &str = "--max-runtime";
-/// What stopped a check whose list of backups could not be read to its end.
-const LIST_ERROR: &str = "an error";
+/// What stopped a check whose list of backups could not be read, or whose results could not be written.
+pub(super) const STOPPED_BY_ERROR: &str = "an error";
 
 /// The approximate number of tasks in a portion that is made from a list.
 const PORTION: usize = 1_000;
@@ -185,7 +185,7 @@ impl Check {
         stores.warnings().into_iter().for_each(|warning| observer.event(WorkEvent::Warning(warning)));
         let Arrived { results, carried, gone, failure, .. } = arrived;
         let left = total.saturating_sub(results + gone);
-        let interrupted = interrupted.filter(|why| *why != MAX_RUNTIME || left > 0).or(failure.as_ref().map(|_| LIST_ERROR));
+        let interrupted = interrupted.filter(|why| *why != MAX_RUNTIME || left > 0).or(failure.as_ref().map(|_| STOPPED_BY_ERROR));
         Ok(Checked { left, carried, interrupted, failure })
     }
 }

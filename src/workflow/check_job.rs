@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use super::check::STOPPED_BY_ERROR;
 use super::evidence::read_results;
 use super::result_file::ResultFile;
 use super::targets::TargetList;
@@ -15,9 +16,6 @@ use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level};
 use crate::verify::check_document::{CheckBody, Summary};
 use crate::verify::partial::{End, Head, PartialWriter, Sign};
 use crate::verify::{Answer, CheckDocument, Request, StoredResults, Target};
-
-/// What stopped a check whose results could not be written.
-const WRITE_ERROR: &str = "an error";
 
 /// An earlier check to continue.
 pub struct Resume {
@@ -217,7 +215,7 @@ impl Observer for UnlessBroken<'_> {
     }
 
     fn stop(&self) -> Option<Stop> {
-        let broken = || self.broken.load(Ordering::Relaxed).then_some(Stop { signal: WRITE_ERROR, times: 1 });
+        let broken = || self.broken.load(Ordering::Relaxed).then_some(Stop { signal: STOPPED_BY_ERROR, times: 1 });
         self.observer.stop().or_else(broken)
     }
 }

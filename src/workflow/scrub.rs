@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::Offset;
 
+use super::check::STOPPED_BY_ERROR;
 use super::observer::{Observer, Stop, WorkEvent, reading};
 use super::targets::{read_situation, takes, targets_by_id};
 use super::{Check, Database, Error, Hosts, Result, StorageSettings};
@@ -86,7 +87,7 @@ impl Scrub<'_> {
         let done = self.work(run, &mut ledger, database, observer);
         let stopped_by = match &done {
             Ok((stopped_by, _)) => *stopped_by,
-            Err(_) => Some("an error"),
+            Err(_) => Some(STOPPED_BY_ERROR),
         };
         // Also after an error: the recorded results stay, and the other claims are released.
         let ended = ledger.release(now()).and_then(|()| ledger.end_run(run, now(), stopped_by));

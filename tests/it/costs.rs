@@ -68,17 +68,23 @@ fn write_log(records: &[Value], units: usize, path: &Path) {
     file.flush().unwrap();
 }
 
-#[test]
-fn a_log_is_read_in_linear_time() {
+/// A repair of one unit, and the records of its log without digests.
+fn logged_run() -> (Database, Program, Vec<Value>) {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
     database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
     let program = Program::on(database.url());
     program.expect(0, &["repair", "--yes"]);
-    let run = program.last_run();
     let text = std::fs::read_to_string(program.log()).unwrap();
     let mut records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     records.iter_mut().for_each(|record| drop(record.as_object_mut().unwrap().remove("digest")));
+    (database, program, records)
+}
+
+#[test]
+fn a_log_is_read_in_linear_time() {
+    let (_database, program, records) = logged_run();
+    let run = program.last_run();
     let commands: &[(&[&str], i32)] = &[
         (&["history", "list"], 0),
         (&["history", "verify"], 0),
@@ -99,15 +105,8 @@ fn a_log_is_read_in_linear_time() {
 /// An undo holds one unit of the log at a time.
 #[test]
 fn an_undo_of_many_units_needs_little_memory() {
-    let database = fresh(Engine::Sqlite, Columns::Full);
-    let volume = database.volume(|row| row.status("backing-up").previous_status("available"));
-    database.backup(|row| row.status("creating").host("gone").volume_id(&volume).age(TWO_HOURS));
-    let program = Program::on(database.url());
-    program.expect(0, &["repair", "--yes"]);
+    let (_database, program, records) = logged_run();
     let run = program.last_run();
-    let text = std::fs::read_to_string(program.log()).unwrap();
-    let mut records: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    records.iter_mut().for_each(|record| drop(record.as_object_mut().unwrap().remove("digest")));
     for units in [5_000, 20_000] {
         write_log(&records, units, &program.log());
         let undo = within(&program, 40 * 1024, &["undo", &run, "--dry-run", "-f", "json"]);

@@ -104,6 +104,12 @@ fn backups_are_selected_by_id_name_and_columns() {
     for share in [&["--sample", "5%"], &["--read-data-subset", "1/2"]] {
         refuse(share, "--level quick does not read");
     }
+    // A shard of a catalog with a sample would count as the whole shard.
+    for share in [["--sample", "5%"], ["--read-data-subset", "1/2"]] {
+        let shard = ["--from", "x.jsonl", "--shard", "1/2", "--level", "deep"];
+        refuse(&[&shard as &[&str], &share].concat(), "do not work with --shard of a catalog");
+    }
+    refuse(&["merge", "x.jsonl", "--sign-key", "x.pem"], "--verify-key");
     for part in ["0/3", "4/3", "1", "a/b", "1/0", "-1/3", ""] {
         refuse(&["--shard", part], "is not a shard: use for example 2/5");
     }
