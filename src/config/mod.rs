@@ -27,8 +27,6 @@ mod url_options;
 mod testing;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod url_tests;
 
 use std::path::PathBuf;
 

@@ -200,5 +200,4 @@ fn unescape(value: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "mycnf_tests.rs"]
 mod tests;

@@ -95,5 +95,4 @@ fn take_field(text: &str) -> (String, Option<&str>) {
 }
 
 #[cfg(test)]
-#[path = "pgpass_tests.rs"]
 mod tests;

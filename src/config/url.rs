@@ -185,3 +185,6 @@ fn decode(what: &str, text: &str, origin: &Origin, warnings: &mut Vec<String>) -
     }
     Ok(decoded.into_owned())
 }
+
+#[cfg(test)]
+mod tests;

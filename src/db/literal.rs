@@ -136,6 +136,5 @@ fn escaped(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "literal_tests.rs"]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod tests;

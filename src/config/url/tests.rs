@@ -3,8 +3,9 @@
 
 use proptest::prelude::*;
 
-use super::testing::World;
 use super::*;
+use crate::config::testing::World;
+use crate::config::*;
 
 type Case = (
     &'static str,
