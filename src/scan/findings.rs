@@ -15,8 +15,8 @@ use super::related_rows::{RelatedRows, Repaired, ScanFacts};
 use super::run::{Basis, KeptRows, Pending, ScanError, ScanRequest};
 use crate::domain::decide::{self, BackupCase};
 use crate::domain::id::key;
-use crate::domain::status::{AVAILABLE, ERROR, ERROR_DELETING, RESTORING};
-use crate::domain::{Attachment, Backup, ColumnSet, Finding, Image, Need, Policy, Selection, Situation, Snapshot, Volume};
+use crate::domain::status::{ERROR, ERROR_DELETING};
+use crate::domain::{Attachment, Backup, ColumnSet, Finding, Image, Need, Policy, Situation, Snapshot, Volume};
 
 /// The number of backups whose rows and related rows are in memory at the same time.
 const PORTION: usize = 2_000;
@@ -37,8 +37,6 @@ pub(super) struct Findings<'a> {
     pending: &'a Pending,
     situation: &'a Situation,
     request: ScanRequest<'a>,
-    policy: &'a Policy,
-    selection: &'a Selection,
     sink: &'a mut dyn FnMut(Finding) -> Result<(), ScanError>,
     summary: Summary,
     /// The numbers of the ids that actionable findings are about.
@@ -63,8 +61,8 @@ impl Made {
         self.repaired.ids.borrow().len()
     }
 
-    /// See [`Scan::counts_on_others`](super::Scan::counts_on_others).
-    pub(super) fn counts_on_others(&self) -> bool {
+    /// See [`Scan::has_dependent_proposals`](super::Scan::has_dependent_proposals).
+    pub(super) fn has_dependent_proposals(&self) -> bool {
         self.repaired.counted_on.get()
     }
 }
@@ -72,22 +70,11 @@ impl Made {
 impl<'a> Findings<'a> {
     pub(super) fn new(basis: &'a Basis<'a>, sink: &'a mut dyn FnMut(Finding) -> Result<(), ScanError>) -> Self {
         let Basis { census, pending, situation, request } = *basis;
-        Self {
-            census,
-            pending,
-            situation,
-            request,
-            policy: request.policy,
-            selection: request.selection,
-            sink,
-            summary: Summary::default(),
-            actionable: HashSet::new(),
-            repaired: Rc::default(),
-        }
+        Self { census, pending, situation, request, sink, summary: Summary::default(), actionable: HashSet::new(), repaired: Rc::default() }
     }
 
     fn facts<'r>(&'r self, repaired: &'r Repaired, related: &'r RelatedRows) -> ScanFacts<'r> {
-        ScanFacts { census: self.census, related, repaired, situation: self.situation, policy: self.policy }
+        ScanFacts { census: self.census, related, repaired, situation: self.situation, policy: self.request.policy }
     }
 
     /// Makes all findings. The same rows give them in the same order.
@@ -95,7 +82,7 @@ impl<'a> Findings<'a> {
         self.backups(reader)?;
         self.volumes(reader)?;
         self.snapshots(reader)?;
-        if self.selection.wants_inconsistent() {
+        if self.request.selection.wants_inconsistent() {
             self.chains(reader)?;
             self.leftovers(reader)?;
         }
@@ -104,7 +91,7 @@ impl<'a> Findings<'a> {
     }
 
     fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
-        let (census, policy, situation, columns) = (self.census, self.policy, self.situation, self.situation.columns);
+        let (census, policy, situation, columns) = (self.census, self.request.policy, self.situation, self.situation.columns);
         let (repaired, request) = (Rc::clone(&self.repaired), self.request);
         let with_chain = |backup: &Backup| request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id);
         let selected: Vec<&Backup> = census.kept.values().filter(|backup| census.selected.contains(&backup.id)).collect();
@@ -127,7 +114,7 @@ impl<'a> Findings<'a> {
                 }
                 // A backup in error or error_deleting that was only named is a finding only if it can be repaired, or is refused.
                 let pending = !matches!(finding.status.as_deref(), Some(ERROR | ERROR_DELETING));
-                if pending || finding.proposal.is_some() || finding.refusal.is_some() || !self.selection.statuses.is_empty() {
+                if pending || finding.proposal.is_some() || finding.refusal.is_some() || !self.request.selection.statuses.is_empty() {
                     self.keep(finding, || images_of_backup(&case, columns))?;
                 }
             }
@@ -138,8 +125,8 @@ impl<'a> Findings<'a> {
     /// Whether contradictions of this backup are wanted. What was named is ids by now, and a backup that is called by one of
     /// them is not meant.
     fn wants(&self, backup: &Backup) -> bool {
-        let backups = &self.selection.backups;
-        self.selection.takes_inconsistent(backup) && (backups.is_empty() || backups.contains(&backup.id))
+        let backups = &self.request.selection.backups;
+        self.request.selection.takes_inconsistent(backup) && (backups.is_empty() || backups.contains(&backup.id))
     }
 
     fn keep(&mut self, mut finding: Finding, images: impl FnOnce() -> Vec<Image>) -> Result<(), ScanError> {
@@ -171,7 +158,7 @@ impl<'a> Findings<'a> {
         let (repaired, columns) = (Rc::clone(&self.repaired), self.situation.columns);
         for volume in pending {
             let case = volume_case(volume, &self.facts(&repaired, &related), columns);
-            if let Some(finding) = decide::left_volume(&case, self.situation, self.policy) {
+            if let Some(finding) = decide::left_volume(&case, self.situation, self.request.policy) {
                 self.keep(finding, || vec![case.volume.image(columns)])?;
             }
         }
@@ -191,7 +178,7 @@ impl<'a> Findings<'a> {
         let (repaired, columns) = (Rc::clone(&self.repaired), self.situation.columns);
         for snapshot in &self.pending.snapshots {
             let case = snapshot_case(snapshot.clone(), &self.facts(&repaired, &related), columns);
-            if let Some(finding) = decide::snapshot(&case, self.situation, self.policy) {
+            if let Some(finding) = decide::snapshot(&case, self.situation, self.request.policy) {
                 self.keep(finding, || vec![case.snapshot.image()])?;
             }
         }
@@ -214,7 +201,7 @@ impl<'a> Findings<'a> {
                 let is_occupied = self.actionable.contains(&CompactIds::number(&parent.id));
                 let case = counter_case(parent, &self.facts(&repaired, &RelatedRows::default()), is_occupied);
                 if self.wants(&case.backup)
-                    && let Some(finding) = decide::counter(&case, self.situation, self.policy)
+                    && let Some(finding) = decide::counter(&case, self.situation, self.request.policy)
                 {
                     let columns = self.situation.columns;
                     self.keep(finding, || vec![case.backup.image(columns)])?;
@@ -231,7 +218,7 @@ impl<'a> Findings<'a> {
             for child in reader.backups(portion)? {
                 let Some(parent_id) = &child.parent_id else { continue };
                 // The chain matters only if the increment counts as usable.
-                if !matches!(child.status.as_deref(), Some(AVAILABLE | RESTORING)) || !self.wants(&child) {
+                if !child.is_restore_point() || !self.wants(&child) {
                     continue;
                 }
                 if let Some(parent) = unusable.get(&spelling(parent_id)) {
@@ -246,11 +233,11 @@ impl<'a> Findings<'a> {
         for finding in self.census.with_temporaries.iter().filter_map(decide::temporaries) {
             self.give(finding)?;
         }
-        if !self.selection.takes_leftover("attachment") {
+        if !self.request.selection.takes_leftover("attachment") {
             return Ok(());
         }
         let mut found: Vec<Attachment> = Vec::new();
-        let (census, selection, services) = (self.census, self.selection, &self.situation.services);
+        let (census, selection, services) = (self.census, self.request.selection, &self.situation.services);
         reader.host_attachments(&mut |attachment| {
             let host = attachment.attached_host.as_deref().unwrap_or_default();
             let of_backup = census.hosts.contains(host) || services.knows(host);

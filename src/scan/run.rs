@@ -83,7 +83,7 @@ pub struct Scan {
     pub named: BTreeSet<String>,
     /// Some proposal holds only if other backups are repaired first. To leave some out, scan again with the others in
     /// [`ScanRequest::only`].
-    pub counts_on_others: bool,
+    pub has_dependent_proposals: bool,
     /// The size of the catalog that was written, if there is one.
     pub catalog: Option<CatalogTotals>,
 }
@@ -114,13 +114,26 @@ pub trait ScanOutput {
     ///
     /// # Errors
     /// The scan is to end: [`ScanError::Stopped`].
-    fn begin(&mut self, database: DatabaseInfo, census: &Census, situation: &Situation) -> Result<(), ScanError>;
+    fn begin(&mut self, _database: DatabaseInfo, _census: &Census, _situation: &Situation) -> Result<(), ScanError> {
+        Ok(())
+    }
 
     /// A record.
     ///
     /// # Errors
     /// The scan is to end: [`ScanError::Stopped`].
     fn add(&mut self, record: ScanRecord) -> Result<(), ScanError>;
+}
+
+impl ScanOutput for (Vec<Finding>, Vec<Notice>) {
+    fn add(&mut self, record: ScanRecord) -> Result<(), ScanError> {
+        match record {
+            ScanRecord::Finding(finding) => self.0.push(*finding),
+            ScanRecord::Notice(notice) => self.1.push(notice),
+            ScanRecord::Chain(_) | ScanRecord::Backup(_) => {}
+        }
+        Ok(())
+    }
 }
 
 /// Where the records of a scan go, and which live backups the catalog has, if one is wanted.
@@ -131,19 +144,19 @@ pub struct Stream<'o> {
     pub catalog: Option<&'o mut dyn FnMut(&Backup) -> bool>,
 }
 
-/// Makes a scan in one read-only transaction.
+/// Makes a scan in one read-only transaction. The document has the findings in their order.
 pub fn scan(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>) -> Result<Scan, ScanError> {
-    within(session, |session| inside(session, schema, request, None))
+    let mut kept = (Vec::new(), Vec::new());
+    let mut scan = scan_to(session, schema, request, Stream { output: &mut kept, catalog: None })?;
+    (scan.document.findings, scan.document.notices) = kept;
+    sort(&mut scan.document.findings);
+    Ok(scan)
 }
 
 /// Makes a scan in one read-only transaction, and passes each record on as it is made. The document then has no findings.
 pub fn scan_to(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>, stream: Stream<'_>) -> Result<Scan, ScanError> {
-    within(session, |session| inside(session, schema, request, Some(stream)))
-}
-
-fn within(session: &mut dyn Session, read: impl FnOnce(&mut dyn Session) -> Result<Scan, ScanError>) -> Result<Scan, ScanError> {
     session.begin(Access::ReadOnly)?;
-    let result = read(session);
+    let result = inside(session, schema, request, stream);
     // Nothing was written. If a lost connection cannot roll back, the result or its next use says so.
     let ended = session.rollback();
     let scan = result?;
@@ -151,7 +164,7 @@ fn within(session: &mut dyn Session, read: impl FnOnce(&mut dyn Session) -> Resu
     Ok(scan)
 }
 
-fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>, stream: Option<Stream<'_>>) -> Result<Scan, ScanError> {
+fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>, stream: Stream<'_>) -> Result<Scan, ScanError> {
     let database = database_info(session, schema);
     let mut reader = Reader { session, schema };
     let situation = situation(&mut reader)?;
@@ -160,30 +173,26 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>,
     let pending = Pending::read(&mut reader, &mut census, &selection)?;
     let request = ScanRequest { selection: &selection, ..*request };
     let basis = Basis { census: &census, pending: &pending, situation: &situation, request };
-    let (found, catalog) = match stream {
-        None => (basis.collect(&mut reader)?, None),
-        Some(Stream { output, catalog: wants }) => {
-            output.begin(database.clone(), &census, &situation)?;
-            let found = basis.stream(&mut reader, output)?;
-            if wants.is_some() {
-                census.forget_chains();
-            }
-            (found, wants.map(|wants| write_catalog(&mut reader, wants, output)).transpose()?)
-        }
-    };
+    let Stream { output, catalog: wants } = stream;
+    output.begin(database.clone(), &census, &situation)?;
+    let Found { summary, left_out, has_dependent_proposals } = basis.stream(&mut reader, output)?;
+    if wants.is_some() {
+        census.forget_chains();
+    }
+    let catalog = wants.map(|wants| write_catalog(&mut reader, wants, output)).transpose()?;
     let document = ScanDocument {
         schema: "cinder-backup-repair/scan",
         schema_version: 1,
         database,
         taken_at: rfc3339(situation.now),
         thresholds: request.policy.thresholds,
-        findings: found.findings,
-        notices: found.notices,
-        summary: found.summary,
-        left_out: found.left_out,
+        findings: Vec::new(),
+        notices: Vec::new(),
+        summary,
+        left_out,
     };
-    let counts_on_others = found.counts_on_others;
-    Ok(Scan { document, matched: census.matched.clone(), census, situation, named: selection.backups.clone(), counts_on_others, catalog })
+    let (matched, named) = (census.matched.clone(), selection.backups.clone());
+    Ok(Scan { document, matched, census, situation, named, has_dependent_proposals, catalog })
 }
 
 /// Writes all chains with their backups.
@@ -277,14 +286,11 @@ impl Pending {
     }
 }
 
-/// What was found, and what is known of it.
-#[derive(Default)]
+/// What is known of all findings that were passed on.
 struct Found {
-    findings: Vec<Finding>,
-    notices: Vec<Notice>,
     summary: Summary,
     left_out: usize,
-    counts_on_others: bool,
+    has_dependent_proposals: bool,
 }
 
 /// The order of findings: the oldest first, those without an age (contradictions) last.
@@ -347,36 +353,6 @@ impl Basis<'_> {
         Findings::new(&basis, sink).all(reader)
     }
 
-    /// All findings in their order, at most the limit.
-    fn collect(&self, reader: &mut Reader<'_>) -> Result<Found, ScanError> {
-        let collect = |reader: &mut Reader<'_>, only| -> Result<(Made, Vec<Finding>), ScanError> {
-            let mut findings = Vec::new();
-            let made = self.make(reader, only, &mut |finding| {
-                findings.push(finding);
-                Ok(())
-            })?;
-            sort(&mut findings);
-            Ok((made, findings))
-        };
-        let (mut made, mut findings) = collect(reader, self.request.only)?;
-        // The summary counts all findings, also those beyond the limit.
-        let summary = made.summary;
-        let limit = self.request.selection.limit.unwrap_or(usize::MAX);
-        let left_out = findings.len().saturating_sub(limit);
-        if left_out > 0 {
-            let first = findings.iter().take(limit).filter(|finding| finding.kind == FindingKind::Backup);
-            let within: BTreeSet<String> =
-                first.filter(|finding| made.is_repaired(&finding.id)).map(|finding| finding.id.clone()).collect();
-            if made.counts_on_others() && within.len() < made.repaired() {
-                // Some proposals count on backups that the limit leaves for another time.
-                (made, findings) = collect(reader, Some(&within))?;
-            }
-            findings.truncate(limit);
-        }
-        let counts_on_others = made.counts_on_others();
-        Ok(Found { findings, notices: self.notices(reader)?, summary, left_out, counts_on_others })
-    }
-
     /// Passes each finding and notice on as it is made.
     fn stream(&self, reader: &mut Reader<'_>, output: &mut dyn ScanOutput) -> Result<Found, ScanError> {
         let found = self.stream_findings(reader, output)?;
@@ -390,7 +366,7 @@ impl Basis<'_> {
     fn stream_findings(&self, reader: &mut Reader<'_>, output: &mut dyn ScanOutput) -> Result<Found, ScanError> {
         let Some(limit) = self.request.selection.limit else {
             let made = self.make(reader, self.request.only, &mut |finding| output.add(ScanRecord::Finding(Box::new(finding))))?;
-            return Ok(Found { summary: made.summary, counts_on_others: made.counts_on_others(), ..Found::default() });
+            return Ok(Found { summary: made.summary, left_out: 0, has_dependent_proposals: made.has_dependent_proposals() });
         };
         let look = |reader: &mut Reader<'_>, only| -> Result<(Made, First), ScanError> {
             let mut first = First::new(limit);
@@ -404,7 +380,8 @@ impl Basis<'_> {
         let (summary, left_out) = (made.summary, first.made.saturating_sub(limit));
         let within = first.repaired(&made);
         let mut only = self.request.only;
-        if left_out > 0 && made.counts_on_others() && within.len() < made.repaired() {
+        // Some proposals depend on backups that the limit leaves for another time.
+        if left_out > 0 && made.has_dependent_proposals() && within.len() < made.repaired() {
             only = Some(&within);
             first = look(reader, only)?.1;
         }
@@ -414,7 +391,7 @@ impl Basis<'_> {
             let is_wanted = number.next().is_some_and(|number: usize| wanted.contains(&number));
             if is_wanted { output.add(ScanRecord::Finding(Box::new(finding))) } else { Ok(()) }
         })?;
-        Ok(Found { summary, left_out, counts_on_others: made.counts_on_others(), ..Found::default() })
+        Ok(Found { summary, left_out, has_dependent_proposals: made.has_dependent_proposals() })
     }
 
     fn notices(&self, reader: &mut Reader<'_>) -> Result<Vec<Notice>, DbError> {

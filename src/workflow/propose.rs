@@ -6,10 +6,10 @@ use std::io;
 use uuid::Uuid;
 
 use crate::apply::{SimulatedOutcome, simulate};
-use crate::domain::{Checks, DatabaseInfo, Finding, FindingKind, Policy, Selection, Situation};
+use crate::domain::{Checks, Finding, FindingKind, Policy, Selection};
 use crate::plan::{Basis, Plan, Proposed, Unit};
 use crate::scan::records::ScanRecord;
-use crate::scan::{Census, KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, scan, scan_to, sort};
+use crate::scan::{KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, scan, scan_to, sort};
 
 use super::observer::{Observer, reading};
 use super::skipped::refusals;
@@ -66,7 +66,7 @@ impl<'a> ProposedPlan<'a> {
         };
         let wanted = keys(&self.plan)?.into_iter().filter(|(number, _)| chosen.contains(number));
         let wanted: BTreeSet<UnitKey> = wanted.map(|(_, key)| key).collect();
-        if self.scan.counts_on_others && wanted.len() < self.plan.units.len() {
+        if self.scan.has_dependent_proposals && wanted.len() < self.plan.units.len() {
             let backups = wanted.iter().filter(|(kind, _, counter)| *kind == FindingKind::Backup && !counter);
             let only: BTreeSet<String> = backups.map(|(_, id, _)| id.clone()).collect();
             let request = request(self.wanted, &self.checks, self.has_checked);
@@ -95,10 +95,6 @@ struct Findings {
 }
 
 impl ScanOutput for Findings {
-    fn begin(&mut self, _: DatabaseInfo, _: &Census, _: &Situation) -> std::result::Result<(), ScanError> {
-        Ok(())
-    }
-
     fn add(&mut self, record: ScanRecord) -> std::result::Result<(), ScanError> {
         let ScanRecord::Finding(finding) = record else { return Ok(()) };
         if !finding.is_actionable() {
