@@ -130,7 +130,7 @@ impl Context<'_> {
             given("--config-file", &flags.config_files),
             given("--config-dir", &flags.config_dirs),
             given("--password-file", flags.password_file.as_slice()),
-            flags.tls_mode.map(|mode| format!(" --tls-mode {}", mode.name())).unwrap_or_default(),
+            flags.tls_mode.map(|mode| format!(" --tls-mode {mode}")).unwrap_or_default(),
             given("--tls-ca", flags.tls_ca.as_slice()),
             given("--tls-cert", flags.tls_cert.as_slice()),
             given("--tls-key", flags.tls_key.as_slice()),

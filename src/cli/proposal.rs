@@ -4,6 +4,7 @@ use super::args::{DecisionArgs, SelectionArgs};
 use super::storage::CheckArgs;
 use super::{Context, ProgressDisplay, Result, sentences};
 use crate::domain::text::count;
+use crate::domain::time::seconds;
 use crate::domain::{Checks, Level, Selection};
 use crate::verify::chunked::Share;
 use crate::workflow::{Check, Database, ProposedPlan, VerifyKey, Wanted, check_for_decision, read_evidence, unsettled_targets};
@@ -32,7 +33,7 @@ impl ProposalArgs {
     pub fn wanted(&self, context: &Context<'_>, selection: Selection, database: &Database) -> Result<Wanted> {
         let mut wanted = context.wanted(&self.selection, selection, &self.decision, database)?;
         wanted.policy.accept_quick = self.checks.accept_quick;
-        wanted.policy.evidence_max_age_seconds = i64::try_from(self.checks.evidence_max_age.as_secs()).unwrap_or(i64::MAX);
+        wanted.policy.evidence_max_age_seconds = seconds(self.checks.evidence_max_age);
         Ok(wanted)
     }
 }
@@ -61,10 +62,11 @@ fn gather(
         return Ok(known);
     }
     // A quick check reads no data: say so, and that it makes nothing available.
+    let word = level.to_string();
     let how = match level {
         Level::Quick if args.accept_quick => "quick: no data is read; --check deep reads all data",
         Level::Quick => "quick: no data is read, so it makes nothing available without --accept-quick; --check deep reads all data",
-        Level::Deep | Level::Restore => level.name(),
+        Level::Deep | Level::Restore => &word,
     };
     context.ui.say(format!("Checking {} on the storage ({how}) …", count(targets.len(), "backup")));
     let (storage, request) = (args.storage.settings(context)?, args.storage.request(level, Share::All));

@@ -93,17 +93,18 @@ pub fn checks(results: &[CheckResult]) -> Grid {
     let rows = results
         .iter()
         .map(|result| {
+            let verdict = result.verdict.to_string();
             vec![
                 result.id.as_str().into(),
                 result.name.as_deref().into(),
                 result.driver.map_or_else(|| result.service.as_deref().into(), |driver| driver.to_string().into()),
-                [(true, result.verdict.name()), (result.is_unreadable(), "unreadable"), (result.busy, "busy")]
+                [(true, verdict.as_str()), (result.is_unreadable(), "unreadable"), (result.busy, "busy")]
                     .into_iter()
                     .filter_map(|(is_so, word)| is_so.then_some(word))
                     .collect::<Vec<_>>()
                     .join(", ")
                     .into(),
-                result.reached().map_or(Cell::Null, |level| level.name().into()),
+                result.reached().map_or(Cell::Null, |level| level.to_string().into()),
                 number(result.objects.expected),
                 number(result.bytes.expected),
                 number(u64::try_from(result.problems.len()).unwrap_or(u64::MAX)),
@@ -125,7 +126,7 @@ pub fn scrub_failures(failures: &[Failure]) -> Grid {
                 failure.project.as_deref().into(),
                 failure.driver.as_deref().into(),
                 failure.verdict.as_str().into(),
-                failure.level.name().into(),
+                failure.level.to_string().into(),
                 time(failure.first_at).into(),
                 failure.good_at.map(time).into(),
                 failure.problem.as_deref().into(),

@@ -6,8 +6,14 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as UnknownVariant;
+use serde::{Deserialize, Serialize};
 
 use super::Origin;
+use crate::domain::display_by_serde;
+
+display_by_serde!(ServerKind, TlsMode);
 
 /// The database.
 #[derive(Debug, Clone)]
@@ -21,8 +27,9 @@ pub enum Target {
     Server(ServerTarget),
 }
 
-/// The server's protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The server's protocol; it is displayed as the scheme of URLs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ServerKind {
     /// MySQL, MariaDB, Percona Server, Galera.
     Mysql,
@@ -31,14 +38,6 @@ pub enum ServerKind {
 }
 
 impl ServerKind {
-    /// The scheme of URLs.
-    pub fn scheme(self) -> &'static str {
-        match self {
-            Self::Mysql => "mysql",
-            Self::Postgresql => "postgresql",
-        }
-    }
-
     /// The default port.
     pub fn default_port(self) -> u16 {
         match self {
@@ -99,7 +98,8 @@ impl TlsSettings {
 }
 
 /// The required protection, in increasing order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
     /// No TLS.
     Disable,
@@ -113,27 +113,12 @@ pub enum TlsMode {
     VerifyFull,
 }
 
-impl TlsMode {
-    /// The name in options and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Disable => "disable",
-            Self::Prefer => "prefer",
-            Self::Require => "require",
-            Self::VerifyCa => "verify-ca",
-            Self::VerifyFull => "verify-full",
-        }
-    }
-}
-
 impl FromStr for TlsMode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Disable, Self::Prefer, Self::Require, Self::VerifyCa, Self::VerifyFull]
-            .into_iter()
-            .find(|mode| mode.name() == text)
-            .ok_or_else(|| format!("{text:?} is not a TLS mode: use disable, prefer, require, verify-ca or verify-full"))
+        Self::deserialize(text.into_deserializer())
+            .map_err(|_: UnknownVariant| format!("{text:?} is not a TLS mode: use disable, prefer, require, verify-ca or verify-full"))
     }
 }
 
@@ -192,7 +177,7 @@ impl ServerTarget {
 
     /// The database as a URL without its password, safe to print.
     pub fn describe(&self) -> String {
-        let (scheme, port) = (self.kind.scheme(), self.port);
+        let (scheme, port) = (self.kind, self.port);
         let user = self.user.as_ref().map(|user| format!("{}@", utf8_percent_encode(user, PLAIN))).unwrap_or_default();
         let database = utf8_percent_encode(&self.database, PLAIN);
         match &self.host {

@@ -46,7 +46,7 @@ pub(super) fn decide(partial: &mut PartialTarget, flags: &DatabaseFlags, env: &E
             let problem = format!(
                 "sslmode {} needs the authority's certificate, and ~/.postgresql/root.crt does not exist; give --tls-ca FILE, or \
                  sslrootcert=system for the authorities that this system trusts",
-                mode.value.name()
+                mode.value
             );
             return Err(ConfigError::invalid(&mode.origin, problem));
         }

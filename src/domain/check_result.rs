@@ -1,7 +1,6 @@
 //! The result of a check: what the storage holds of a backup.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -33,23 +32,6 @@ pub enum Level {
     Restore,
 }
 
-impl Level {
-    /// The word in JSON and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Quick => "quick",
-            Self::Deep => "deep",
-            Self::Restore => "restore",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
 /// What the storage holds of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -68,26 +50,9 @@ pub enum CheckVerdict {
 }
 
 impl CheckVerdict {
-    /// The word in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Intact => "intact",
-            Self::Incomplete => "incomplete",
-            Self::Corrupt => "corrupt",
-            Self::Missing => "missing",
-            Self::Unverifiable => "unverifiable",
-        }
-    }
-
     /// Whether a restore would fail or give wrong bytes.
     pub fn is_damage(self) -> bool {
         matches!(self, Self::Incomplete | Self::Corrupt | Self::Missing)
-    }
-}
-
-impl fmt::Display for CheckVerdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Cinder's backup drivers, as `backups.service` names them.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 /// A backup driver of Cinder whose backups this program can read.
@@ -60,13 +58,6 @@ impl Driver {
             Self::Swift | Self::S3 | Self::Gcs => Some(52_428_800),
             Self::Ceph => None,
         }
-    }
-}
-
-/// The word in JSON.
-impl fmt::Display for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
     }
 }
 

@@ -1,28 +1,20 @@
 //! Findings: rows that are stuck or inconsistent.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Code, EvidenceCode, Image, Table, Value};
 
 /// The kind of row that a finding is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingKind {
     /// A row of `backups`.
+    #[default]
     Backup,
     /// A volume whose status no backup explains.
     Volume,
     /// A snapshot whose status no backup explains.
     Snapshot,
-}
-
-/// The word in JSON.
-impl fmt::Display for FindingKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
 }
 
 impl FindingKind {
@@ -37,12 +29,13 @@ impl FindingKind {
 }
 
 /// Whether it is stuck.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Old enough, and no service can be working on it.
     Stuck,
     /// Old enough, but a service may be working on it.
+    #[default]
     Uncertain,
     /// The storage shows that it is being worked on.
     Busy,
@@ -50,13 +43,6 @@ pub enum Verdict {
     Recent,
     /// No operation is pending, but rows contradict each other.
     Inconsistent,
-}
-
-/// The word in JSON.
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
 }
 
 /// A reason for a verdict, with a code for scripts and a sentence fragment for people.
@@ -120,7 +106,7 @@ pub struct Proposal {
 }
 
 /// One row that is stuck or inconsistent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Finding {
     /// The table that the row is in.
     pub kind: FindingKind,

@@ -50,3 +50,17 @@ pub(crate) use selection::{Matched, NULL, STATUSES};
 pub(crate) use services::{Heartbeat, ServiceRow, Services, is_same_host};
 pub(crate) use signature::Signature;
 pub use value::Value;
+
+/// Displays enums by the names that serde gives their variants: their words in JSON.
+macro_rules! display_by_serde {
+    ($($kind:ty),+) => {
+        $(impl std::fmt::Display for $kind {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                serde::Serialize::serialize(self, f)
+            }
+        })+
+    };
+}
+pub(crate) use display_by_serde;
+
+display_by_serde!(CheckVerdict, Driver, FindingKind, Level, Outcome, Table, Verdict);

@@ -1,7 +1,5 @@
 //! Outcomes: how the units of a run ended.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::rows::Moved;
@@ -26,13 +24,6 @@ pub enum Outcome {
     /// The run ended before its turn; nothing of the unit was written.
     #[serde(rename = "not-begun")]
     NotBegun,
-}
-
-/// The word in JSON.
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
 }
 
 /// The outcome of one unit.

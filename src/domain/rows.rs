@@ -1,12 +1,12 @@
 //! The rows of Cinder's tables, with the columns that a decision depends on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use self::ColumnSet::{Juno, Liberty, Mitaka};
 use super::Value;
+use super::status::{AVAILABLE, RESTORING};
 
 /// The columns that a database has. Those that this program needs were added in three steps, the last one in Mitaka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,13 +30,6 @@ pub enum Table {
     Volumes,
     /// `snapshots`; locked last.
     Snapshots,
-}
-
-/// The name in the database.
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
 }
 
 /// The image of a row: what a guard compares, a plan carries and an audit record keeps.
@@ -152,6 +145,11 @@ impl Backup {
     pub fn volume_bytes(&self) -> Option<u64> {
         let size = self.size.and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)?;
         size.checked_mul(1 << 30)
+    }
+
+    /// Whether it is a restore point, a backup that can be restored.
+    pub fn is_restore_point(&self) -> bool {
+        matches!(self.status.as_deref(), Some(AVAILABLE | RESTORING))
     }
 
     /// The guarded columns that the database has.

@@ -144,7 +144,7 @@ impl Ledger {
             seen.number,
             run,
             failed,
-            result.verdict.name(),
+            result.verdict.to_string(),
             number_of(level),
             status,
             first,

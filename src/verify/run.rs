@@ -312,7 +312,7 @@ fn without_driver(subject: &Subject<'_>) -> CheckResult {
         let text = format!("its driver is {service}, whose storage this program does not know");
         (CheckVerdict::Unverifiable, ProblemCode::DriverUnknown, text)
     };
-    subject.unread(verdict, subject.level.name(), vec![Problem::general(code, text)])
+    subject.unread(verdict, &subject.level.to_string(), vec![Problem::general(code, text)])
 }
 
 #[cfg(test)]

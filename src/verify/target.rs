@@ -63,7 +63,7 @@ impl Subject<'_> {
 
     /// The result of a check that cannot reach the storage.
     pub(super) fn unreachable(&self, error: &StorageError) -> CheckResult {
-        self.unread(CheckVerdict::Unverifiable, self.level.name(), vec![storage_problem(None, error).1])
+        self.unread(CheckVerdict::Unverifiable, &self.level.to_string(), vec![storage_problem(None, error).1])
     }
 
     /// Whether something of this age is within the settle time. A time in the future is, too, as clocks differ.

@@ -70,24 +70,7 @@ fn half_restored(volume: &str, backup: Option<&str>) -> Vec<String> {
 
 /// A finding without details.
 fn new_finding(kind: FindingKind, id: &str, verdict: Verdict) -> Finding {
-    Finding {
-        kind,
-        id: id.to_owned(),
-        name: None,
-        status: None,
-        host: None,
-        service: None,
-        project_id: None,
-        volume_id: None,
-        since: None,
-        age_seconds: None,
-        verdict,
-        evidence: Vec::new(),
-        proposal: None,
-        refusal: None,
-        follow_up: Vec::new(),
-        rows: Vec::new(),
-    }
+    Finding { kind, id: id.to_owned(), verdict, ..Finding::default() }
 }
 
 /// A finding about a backup, without reasons.

@@ -26,7 +26,7 @@ pub fn check(
     inspect: &mut dyn FnMut(&StoredBackup<'_>, Level) -> Inspection,
 ) -> CheckResult {
     let Some((tip, parents)) = chain.split_first() else {
-        return subject.unread(CheckVerdict::Unverifiable, subject.level.name(), Vec::new());
+        return subject.unread(CheckVerdict::Unverifiable, &subject.level.to_string(), Vec::new());
     };
     let level = if subject.level == Level::Deep { Level::Deep } else { Level::Quick };
     // Only a restore reads the lists of all members, and a chain can be long.
@@ -105,8 +105,8 @@ impl DamagedParents {
             self.named += 1;
             let first = found.faults.first_inherited().map(|problem| problem.text.as_str()).unwrap_or_default();
             let (state, code) = match severity == Severity::Unverifiable && found.faults.has_inherited_read_error() {
-                true => ("unreadable", ProblemCode::ParentUnreadable),
-                false => (verdict.name(), ProblemCode::ParentDamaged),
+                true => ("unreadable".to_owned(), ProblemCode::ParentUnreadable),
+                false => (verdict.to_string(), ProblemCode::ParentDamaged),
             };
             let text = format!("backup {}, which it is based on, is {state}: {first}", parent.id);
             inspection.faults.add(severity, Problem::general(code, text));
