@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Error, Result};
 use crate::config::DatabaseFlags;
+use crate::domain::time::seconds;
 use crate::domain::{AssumeDead, NULL, Policy, STATUSES, Selection, Thresholds};
 use crate::report::grid::{Format, Quote};
 use crate::workflow::{Database, Wanted};
@@ -201,13 +202,12 @@ impl SelectionArgs {
                 span.as_secs()
             )));
         }
-        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
         let thresholds = Thresholds {
             older_than_seconds: seconds(self.older_than),
             service_down_time_seconds: self.service_down_time.map_or(database.service_down_time, seconds),
             down_time_is_assumed: database.has_default_intervals && self.service_down_time.is_none(),
         };
-        let mut policy = Policy { thresholds, ..Policy::default() };
+        let mut policy = Policy { thresholds, asked: selection.statuses.clone(), ..Policy::default() };
         if let Some(decision) = decision {
             policy.assume_dead = match decision.assume_dead.as_slice() {
                 [] => AssumeDead::None,
@@ -218,7 +218,6 @@ impl SelectionArgs {
             policy.allow_unverified = decision.allow_unverified;
             policy.fix_counters = decision.fix_counters;
         }
-        selection.tell(&mut policy);
         Ok(Wanted { selection, policy, may_be_empty: self.allow_empty })
     }
 }

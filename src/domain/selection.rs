@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::Backup;
 use super::id::same;
 use super::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP};
-use super::{Backup, Policy};
 
 /// The word for a status of NULL on the command line.
 pub const NULL: &str = "null";
@@ -120,10 +120,5 @@ impl Selection {
     /// Whether inconsistencies are selected at all.
     pub fn wants_inconsistent(&self) -> bool {
         self.statuses.is_empty()
-    }
-
-    /// Sets the policy's statuses.
-    pub fn tell(&self, policy: &mut Policy) {
-        policy.asked = self.statuses.clone();
     }
 }

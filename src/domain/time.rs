@@ -1,5 +1,7 @@
 //! Cinder's naive UTC times as text, and the ages that follow from them.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
@@ -20,6 +22,11 @@ pub fn seconds_between(earlier: DateTime, later: DateTime) -> i64 {
     // Both are UTC, so civil arithmetic has no gaps. And unlike a time stamp it has all of the year 9999, which some clients write for
     // "never".
     later.duration_since(earlier).as_secs()
+}
+
+/// A time span in whole seconds.
+pub fn seconds(span: Duration) -> i64 {
+    i64::try_from(span.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// A database time as RFC 3339 in UTC, for example `2026-11-22T18:46:33.000000Z`.

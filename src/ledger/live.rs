@@ -3,22 +3,10 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{Ledger, Result, statements};
+use crate::domain::Backup;
 
 /// Backups that were deleted longer ago are forgotten, in seconds.
 const REMEMBERED: i64 = 90 * 86_400;
-
-/// A live backup, as one pass over the Cinder database sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct LiveBackup<'a> {
-    /// Its id.
-    pub id: &'a str,
-    /// Its parent.
-    pub parent_id: Option<&'a str>,
-    /// Its status.
-    pub status: Option<&'a str>,
-    /// Whether the run selects it.
-    pub is_wanted: bool,
-}
 
 /// What a ledger keeps of the row of a backup.
 #[derive(Debug, Clone, Default)]
@@ -56,10 +44,10 @@ impl Ledger {
 }
 
 impl LivePass<'_> {
-    /// Adds a live backup.
-    pub fn add(&self, live: &LiveBackup<'_>) -> Result<()> {
+    /// Adds a live backup; `is_wanted` says whether the run selects it.
+    pub fn add(&self, live: &Backup, is_wanted: bool) -> Result<()> {
         let mut add = self.ledger.connection.prepare_cached(statements::LIVE_ADD)?;
-        add.execute(params![live.id, live.parent_id, live.status, live.is_wanted])?;
+        add.execute(params![live.id, live.parent_id, live.status, is_wanted])?;
         Ok(())
     }
 

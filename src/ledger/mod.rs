@@ -24,10 +24,10 @@ use rusqlite::{Connection, Row};
 
 pub use error::LedgerError;
 pub use file::{RunLock, is_sqlite};
-pub use live::{LiveBackup, LivePass, LiveRow};
+pub use live::{LivePass, LiveRow};
 pub use queue::{Queue, Queued};
 pub use record::{Recorded, Run};
-pub use status::{Covered, Failure, Pace, Pause, StoredResult};
+pub use status::{Covered, Failure, Pause, Rate, StoredResult};
 
 /// A ledger that is open.
 #[derive(Debug)]

@@ -98,7 +98,7 @@ pub struct Pause {
 
 /// What recent runs did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pace {
+pub struct Rate {
     /// When the first of them began.
     pub since: Option<i64>,
     /// Backups with an answer.
@@ -148,9 +148,9 @@ impl Ledger {
     }
 
     /// What the runs since a time did at this level or deeper.
-    pub fn pace(&self, since: i64, level: Level) -> Result<Pace> {
+    pub fn rate(&self, since: i64, level: Level) -> Result<Rate> {
         Ok(self.connection.query_row(statements::RATE, params![since, number_of(level)], |row| {
-            Ok(Pace { since: row.get(0)?, backups: unsigned(row, 1)?, bytes: unsigned(row, 2)? })
+            Ok(Rate { since: row.get(0)?, backups: unsigned(row, 1)?, bytes: unsigned(row, 2)? })
         })?)
     }
 

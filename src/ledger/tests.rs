@@ -76,8 +76,8 @@ impl Site {
 fn take_over(ledger: &Ledger, live: &BTreeMap<String, Made>, now: i64) {
     let pass = ledger.live_pass().unwrap();
     for (id, made) in live {
-        let parent_id = made.parent.as_deref();
-        pass.add(&LiveBackup { id, parent_id, status: Some("available"), is_wanted: true }).unwrap();
+        let (id, parent_id) = (id.clone(), made.parent.clone());
+        pass.add(&Backup { id, parent_id, status: Some("available".into()), ..Backup::default() }, true).unwrap();
     }
     pass.seen_all().unwrap();
     let unknown = pass.unknown("", usize::MAX).unwrap();

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use crate::domain::digest;
 
 /// Turns ids into numbers and back. Only ids that are not UUIDs in lower case are kept as text.
 #[derive(Debug, Default)]
@@ -14,8 +15,7 @@ pub struct CompactIds {
 impl CompactIds {
     /// The number of an id.
     pub fn number(id: &str) -> u128 {
-        canonical(id)
-            .unwrap_or_else(|| Sha256::digest(id.as_bytes()).iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte)))
+        canonical(id).unwrap_or_else(|| digest::short(&[id]))
     }
 
     /// Adds an id and returns its number, which [`Self::id`] turns back into the id.

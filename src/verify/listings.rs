@@ -30,7 +30,7 @@ const NEAR: usize = 8;
 const TRIAL: usize = 8;
 
 /// Whether pages are cheaper than a listing of each backup. They are never more requests, but larger ones.
-fn is_worth(pages: usize, backups: usize) -> bool {
+fn is_worthwhile(pages: usize, backups: usize) -> bool {
     pages < TRIAL || backups >= pages.saturating_mul(2)
 }
 
@@ -161,7 +161,7 @@ impl State {
             *slice = Slice::Listed(objects, at);
         }
         self.pages += pages;
-        self.is_off |= !is_worth(self.pages, self.listed);
+        self.is_off |= !is_worthwhile(self.pages, self.listed);
         // It may have more objects than are kept.
         if let Some(slice @ Slice::Wanted) = self.slices.get_mut(prefix) {
             *slice = Slice::Alone;
@@ -299,9 +299,9 @@ mod tests {
 
     #[test]
     fn pages_that_list_hardly_more_than_one_backup_each_are_given_up() {
-        assert!(is_worth(0, 0) && is_worth(TRIAL - 1, 0));
-        assert!(!is_worth(TRIAL, 2 * TRIAL - 1) && is_worth(TRIAL, 2 * TRIAL));
-        assert!(!is_worth(1_000, 1_999) && is_worth(1_000, 14_000));
+        assert!(is_worthwhile(0, 0) && is_worthwhile(TRIAL - 1, 0));
+        assert!(!is_worthwhile(TRIAL, 2 * TRIAL - 1) && is_worthwhile(TRIAL, 2 * TRIAL));
+        assert!(!is_worthwhile(1_000, 1_999) && is_worthwhile(1_000, 14_000));
     }
 
     proptest! {

@@ -28,6 +28,11 @@ pub fn now() -> String {
     crate::domain::time::stamp(jiff::Timestamp::now())
 }
 
+/// Seconds since 1970.
+pub fn seconds_now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
 /// The user's name as the system's name service knows it, in LDAP or SSSD too.
 fn user_name(uid: u32) -> Option<String> {
     uzers::get_user_by_uid(uid).map(|user| user.name().to_string_lossy().into_owned())

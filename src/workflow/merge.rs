@@ -50,7 +50,7 @@ struct Place {
 }
 
 /// What is known of a part after its first reading.
-struct Survey {
+struct PartSummary {
     head: Head,
     of_catalog: CatalogPart,
     /// Why it is not complete.
@@ -67,16 +67,16 @@ impl Merge {
         let mut first: Option<(Head, CatalogPart)> = None;
         let mut finished: BTreeMap<Shard, Option<&PathBuf>> = BTreeMap::new();
         for (number, path) in (0..).zip(paths) {
-            let (part, survey) = Part::survey(path, number, key, (&mut rows, &mut results))?;
+            let (part, summary) = Part::summarize(path, number, key, (&mut rows, &mut results))?;
             parts.push(part);
-            let (head, of_catalog) = first.get_or_insert_with(|| (survey.head.clone(), survey.of_catalog.clone()));
-            if let Some(what) = difference((head, of_catalog), &survey) {
+            let (head, of_catalog) = first.get_or_insert_with(|| (summary.head.clone(), summary.of_catalog.clone()));
+            if let Some(what) = difference((head, of_catalog), &summary) {
                 let other = paths.first().map(|path| path.display().to_string()).unwrap_or_default();
                 return Err(Error::Unusable(format!("{} and {other} are not parts of one check: {what}", path.display())));
             }
-            let known = finished.insert(survey.of_catalog.shard, (!survey.unfinished).then_some(path));
+            let known = finished.insert(summary.of_catalog.shard, (!summary.unfinished).then_some(path));
             if let Some(Some(known)) = known {
-                let problem = format!("{} and {} are both shard {}", known.display(), path.display(), survey.of_catalog.shard);
+                let problem = format!("{} and {} are both shard {}", known.display(), path.display(), summary.of_catalog.shard);
                 return Err(Error::Unfit(problem, "leave one of them out".to_owned()));
             }
         }
@@ -184,12 +184,12 @@ impl Merge {
 
 impl Part {
     /// Reads a part to its end, and notes where its records are.
-    fn survey(
+    fn summarize(
         path: &Path,
         number: u32,
         key: Option<&VerifyKey>,
         (rows, results): (&mut Vec<Place>, &mut Vec<Place>),
-    ) -> Result<(Self, Survey)> {
+    ) -> Result<(Self, PartSummary)> {
         let file = File::open(path).map_err(|error| unreadable(path, error.into()))?;
         let state = state(&file);
         let mut file = BufReader::new(file);
@@ -212,12 +212,12 @@ impl Part {
         if let Some(key) = key {
             key.verify(&format!("the part {}", path.display()), stream.sha256(), stream.signature())?;
         }
-        Ok((Self { path: path.to_owned(), file, state }, Survey { head, of_catalog, unfinished }))
+        Ok((Self { path: path.to_owned(), file, state }, PartSummary { head, of_catalog, unfinished }))
     }
 }
 
 /// Why a part does not belong to the same check as the first one.
-fn difference((head, of_catalog): (&Head, &CatalogPart), part: &Survey) -> Option<&'static str> {
+fn difference((head, of_catalog): (&Head, &CatalogPart), part: &PartSummary) -> Option<&'static str> {
     if part.of_catalog.catalog != of_catalog.catalog || part.of_catalog.backups != of_catalog.backups {
         return Some("they are about different catalogs");
     }

@@ -44,7 +44,7 @@ pub use scan_stream::{StreamedScan, stream_scan};
 pub use scrub::{Scrub, ScrubReport, Scrubbed};
 pub use shard_file::Earlier;
 pub use signing::{SigningKey, VerifyKey};
-pub use skipped::{LeftAlone, Refused, Skipped, passed_over};
+pub use skipped::{LeftAlone, Refused, Skipped, unreported_backups};
 pub use storage_recheck::depends_on_storage;
 pub use stores::{StorageSettings, Stores};
 pub use targets::TargetList;

@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::Offset;
 
+use super::actor::seconds_now;
 use super::check::STOPPED_BY_ERROR;
 use super::observer::{Observer, Stop, WorkEvent, reading};
 use super::targets::{read_situation, takes, targets_by_id};
 use super::{Check, Database, Error, Hosts, Result, StorageSettings};
-use crate::domain::status::{AVAILABLE, DELETING, ERROR_DELETING, RESTORING};
+use crate::domain::status::{AVAILABLE, DELETING, ERROR_DELETING};
 use crate::domain::time::parse;
 use crate::domain::{Backup, CheckResult, Driver, Matched, Selection};
 use crate::ledger::policy::{Outcome, Rules};
-use crate::ledger::{Failure, Ledger, LedgerError, LiveBackup, LiveRow, Pause, Queue, Queued, Run, RunLock};
+use crate::ledger::{Failure, Ledger, LedgerError, LiveRow, Pause, Queue, Queued, Run, RunLock};
 use crate::parallel::lock;
 use crate::scan::catalog::expected_bytes;
 use crate::scan::names;
@@ -76,21 +77,21 @@ impl Scrub<'_> {
     /// Runs until everything that is due was checked, or something stops it.
     pub fn run(mut self, database: &mut Database, observer: &dyn Observer) -> Result<Scrubbed> {
         let run_lock = RunLock::take(self.ledger)?;
-        let mut ledger = Ledger::open_for_run(self.ledger, &run_lock, &database.info(), now())?;
+        let mut ledger = Ledger::open_for_run(self.ledger, &run_lock, &database.info(), seconds_now())?;
         if let Some(pause) = ledger.paused()? {
             ledger.close();
             return Ok(Scrubbed::Paused(pause));
         }
         // A killed run has left its claims.
-        ledger.release(now())?;
-        let run = ledger.begin_run(self.request.level, now())?;
+        ledger.release(seconds_now())?;
+        let run = ledger.begin_run(self.request.level, seconds_now())?;
         let done = self.work(run, &mut ledger, database, observer);
         let stopped_by = match &done {
             Ok((stopped_by, _)) => *stopped_by,
             Err(_) => Some(STOPPED_BY_ERROR),
         };
         // Also after an error: the recorded results stay, and the other claims are released.
-        let ended = ledger.release(now()).and_then(|()| ledger.end_run(run, now(), stopped_by));
+        let ended = ledger.release(seconds_now()).and_then(|()| ledger.end_run(run, seconds_now(), stopped_by));
         let (stopped_by, left) = done?;
         let (run, failures) = (ended?, ledger.failures(Some(run), LISTED)?);
         ledger.close();
@@ -106,7 +107,7 @@ impl Scrub<'_> {
         observer: &dyn Observer,
     ) -> Result<(Option<&'static str>, u64)> {
         reading(observer, || self.take_over(ledger, database, observer))?;
-        let rules = Rules { level: self.request.level, max_age: self.max_age, failed_only: self.failed_only, now: now() };
+        let rules = Rules { level: self.request.level, max_age: self.max_age, failed_only: self.failed_only, now: seconds_now() };
         let mut queue = ledger.queue(&rules, self.selection.limit)?;
         ledger.note_due(run, queue.length)?;
         if queue.length == 0 {
@@ -181,13 +182,7 @@ impl Scrub<'_> {
                     hosts.insert(host.clone());
                 }
                 matched.note(selection, backup.status.as_deref(), backup.project_id.as_deref(), backup.volume_id.as_deref());
-                let live = LiveBackup {
-                    id: &backup.id,
-                    parent_id: backup.parent_id.as_deref(),
-                    status: backup.status.as_deref(),
-                    is_wanted: wants(selection, &backup),
-                };
-                failed = failed.take().or_else(|| pass.add(&live).err());
+                failed = failed.take().or_else(|| pass.add(&backup, wants(selection, &backup)).err());
             })
         })?;
         failed.map_or(Ok(()), Err)?;
@@ -201,15 +196,14 @@ impl Scrub<'_> {
             let rows: Vec<LiveRow> = database.read(|reader| reader.backups(&ids))?.into_iter().map(live_row).collect();
             pass.put(&rows)?;
         }
-        Ok(pass.end(now())?)
+        Ok(pass.end(seconds_now())?)
     }
 }
 
 /// Whether a backup is selected. Without a status or a name these are the restore points: what a user can restore.
 fn wants(selection: &Selection, backup: &Backup) -> bool {
-    let is_restore_point = matches!(backup.status.as_deref(), Some(AVAILABLE | RESTORING));
     let by_name = selection.backups.is_empty() || selection.backups.contains(&backup.id);
-    let by_default = is_restore_point || !selection.statuses.is_empty() || !selection.backups.is_empty();
+    let by_default = backup.is_restore_point() || !selection.statuses.is_empty() || !selection.backups.is_empty();
     by_name && by_default && takes(selection, backup)
 }
 
@@ -218,8 +212,7 @@ fn live_row(backup: Backup) -> LiveRow {
     let driver = backup.service.as_deref().map(|service| (Driver::of_service(service), service));
     let backend = driver.map(|(driver, service)| {
         // Each backup has a directory of its own, below one mount.
-        let is_directory = matches!(driver, Some(Driver::Posix | Driver::Nfs | Driver::GlusterFs));
-        let container = backup.container.clone().filter(|_| !is_directory).unwrap_or_default();
+        let container = backup.container.clone().filter(|_| !driver.is_some_and(Driver::is_directory)).unwrap_or_default();
         (driver.map_or_else(|| service.to_owned(), |driver| driver.to_string()), container)
     });
     let created = backup.created_at.as_deref().and_then(parse).and_then(|at| Offset::UTC.to_timestamp(at).ok());
@@ -263,19 +256,13 @@ fn leave_out_silent(ledger: &Ledger, portion: &[Queued], answered: &BTreeMap<Str
 
 /// Whether a backup is what it was when its check began. Its data may have been deleted meanwhile, and then damage proves nothing.
 fn is_same(then: &Target, now: &Target) -> bool {
-    let is_restore_point = |target: &Target| matches!(target.backup.status.as_deref(), Some(AVAILABLE | RESTORING));
-    let same_status = then.backup.status == now.backup.status || (is_restore_point(then) && is_restore_point(now));
+    let same_status = then.backup.status == now.backup.status || (then.backup.is_restore_point() && now.backup.is_restore_point());
     let place = |backup: &Backup| (backup.service.clone(), backup.container.clone(), backup.service_metadata.clone());
     let chain = |target: &Target| -> Vec<String> { target.ancestors.iter().map(|ancestor| ancestor.id.clone()).collect() };
     let is_going = |target: &Target| {
         target.ancestors.iter().filter(|ancestor| matches!(ancestor.status.as_deref(), Some(DELETING | ERROR_DELETING))).count()
     };
     same_status && place(&then.backup) == place(&now.backup) && chain(then) == chain(now) && is_going(then) == is_going(now)
-}
-
-/// The time in seconds since 1970.
-fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
 }
 
 /// Records each result of a portion as it arrives.
@@ -350,7 +337,7 @@ impl<'a> Recorder<'a> {
         if outcome == Outcome::Failed || target.backup.status.as_deref() != Some(AVAILABLE) {
             complete.rows.extend(target.rows_above());
         }
-        let recorded = state.ledger.record(self.run, &complete, self.settle, now())?;
+        let recorded = state.ledger.record(self.run, &complete, self.settle, seconds_now())?;
         if let Some(good) = recorded.rotted_since {
             let good = jiff::Timestamp::from_second(good).map(crate::domain::time::stamp).unwrap_or_default();
             self.observer.event(WorkEvent::Warning(format!("{} has rotted since {good}, when it was last intact", result.id)));

@@ -84,12 +84,12 @@ pub fn refusals(scan: &Scan, selection: &Selection, planned: HashSet<String>) ->
         .collect();
     // An exit code of 0 must not mean that a named backup without a unit is in order.
     let told = refused.iter().map(|refusal| refusal.id.clone()).chain(planned).collect();
-    refused.extend(passed_over(scan, &told));
+    refused.extend(unreported_backups(scan, &told));
     refused
 }
 
 /// Named backups that are not among those already reported, each with the reason.
-pub fn passed_over(scan: &Scan, told: &HashSet<String>) -> Vec<Refused> {
+pub fn unreported_backups(scan: &Scan, told: &HashSet<String>) -> Vec<Refused> {
     let left_out = scan.document.left_out > 0;
     let named = scan.census.idle.iter().chain(scan.census.kept.values()).filter(|backup| scan.named.contains(&backup.id));
     named

@@ -15,6 +15,7 @@ use crate::cli::shard::ShardArg;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::text::{count, shell_word};
+use crate::domain::time::seconds;
 use crate::domain::{CheckVerdict, Level};
 use crate::verify::check_document::Summary;
 use crate::verify::chunked::Share;
@@ -107,7 +108,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let share = share(args)?;
     ui.check_columns(|| view::checks(&[]))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
-    let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
+    let max_age = seconds(args.resume_max_age);
     let mut resume =
         args.resume.as_deref().map(|path| Resume::read(path, max_age, key.as_ref().zip(args.sign_key.as_deref()))).transpose()?;
     let progress = ProgressDisplay::new(ui);

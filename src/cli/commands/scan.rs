@@ -8,7 +8,7 @@ use clap::Args;
 use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, Ui, sentences, view};
 use crate::scan::{KeptRows, Scan};
-use crate::workflow::{self, Database, Refused, StreamedScan, Wanted, find, passed_over, stream_scan};
+use crate::workflow::{self, Database, Refused, StreamedScan, Wanted, find, stream_scan, unreported_backups};
 
 /// Lists what is stuck or inconsistent, with the evidence and the proposed change. Changes nothing.
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let kept = if ui.is_document() { KeptRows::Chains } else { KeptRows::None };
     let scan = find(&mut database, &wanted, kept, &ProgressDisplay::new(ui))?;
     let document = &scan.document;
-    say_passed_over(ui, &scan, &document.findings.iter().map(|finding| finding.id.clone()).collect());
+    say_unreported(ui, &scan, &document.findings.iter().map(|finding| finding.id.clone()).collect());
     ui.result(document, "findings", || view::findings(&document.findings))?;
     if ui.is_table() {
         for notice in &document.notices {
@@ -67,13 +67,13 @@ fn stream(context: &Context<'_>, args: &ScanArgs, database: &mut Database, wante
         Err(workflow::Error::Write(_, error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(Exit::Done),
         other => other?,
     };
-    say_passed_over(ui, &scan, &named);
+    say_unreported(ui, &scan, &named);
     Ok(if args.detailed_exitcode && findings > 0 { Exit::Findings } else { Exit::Done })
 }
 
 /// Says why named backups have no finding. Otherwise they would seem to be in order only because they are not stuck.
-fn say_passed_over(ui: &Ui, scan: &Scan, found: &HashSet<String>) {
-    for Refused { id, reason, .. } in passed_over(scan, found) {
+fn say_unreported(ui: &Ui, scan: &Scan, found: &HashSet<String>) {
+    for Refused { id, reason, .. } in unreported_backups(scan, found) {
         ui.say(format!("{id}: {reason}"));
     }
 }

@@ -15,7 +15,7 @@ use crate::cli::sentences::counted;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::Level;
-use crate::domain::time::human;
+use crate::domain::time::{human, seconds};
 use crate::ledger::policy::Forecast;
 use crate::ledger::{Ledger, Pause};
 use crate::verify::chunked::Share;
@@ -102,14 +102,6 @@ pub fn run(context: &Context<'_>, args: &ScrubArgs) -> Result<Exit> {
     }
 }
 
-fn seconds(span: Duration) -> i64 {
-    i64::try_from(span.as_secs()).unwrap_or(i64::MAX)
-}
-
-fn now() -> i64 {
-    jiff::Timestamp::now().as_second()
-}
-
 fn scrub(context: &Context<'_>, args: &RunArgs) -> Result<Exit> {
     let ui = context.ui;
     let deadline = args.max_runtime.and_then(|span| Instant::now().checked_add(span));
@@ -188,7 +180,7 @@ fn summary(report: &ScrubReport) -> String {
 fn status(context: &Context<'_>, args: &StatusArgs) -> Result<Exit> {
     let ui = context.ui;
     let ledger = Ledger::open(&args.ledger.ledger, false)?;
-    let document = StatusDocument::read(&ledger, args.level, seconds(args.max_age), now())?;
+    let document = StatusDocument::read(&ledger, args.level, seconds(args.max_age), actor::seconds_now())?;
     ui.result(&document, "coverage", || view::coverage(&document.coverage))?;
     if ui.is_table() {
         say_status(context, &document);
@@ -240,7 +232,7 @@ fn pause(context: &Context<'_>, args: &LedgerArgs) -> Result<Exit> {
     let pause = match ledger.paused()? {
         Some(pause) => pause,
         None => {
-            let pause = Pause { since: now(), by, why: context.global.record.reason.clone() };
+            let pause = Pause { since: actor::seconds_now(), by, why: context.global.record.reason.clone() };
             ledger.set_pause(Some(&pause))?;
             pause
         }

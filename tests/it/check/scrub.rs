@@ -158,7 +158,7 @@ fn a_run_of_limited_bytes_always_verifies_something_and_ends_with_0() {
 }
 
 #[test]
-fn a_storage_that_is_away_is_no_failure_and_is_tried_again() {
+fn an_unreachable_storage_is_not_a_failure_and_is_tried_again() {
     let site = Site::new();
     let placed = site.available();
     let (root, away) = (site.store.root.clone(), site.store.root.with_extension("away"));

@@ -218,13 +218,13 @@ impl StatusDocument {
             backends.entry(backend).or_insert_with(Covered::default).add(group);
             projects.entry(group.project.clone()).or_insert_with(Covered::default).add(group);
         }
-        let pace = ledger.pace(now.saturating_sub(RECENT), level)?;
-        let span = pace.since.map_or(0, |since| now.saturating_sub(since).max(SHORTEST));
+        let rate = ledger.rate(now.saturating_sub(RECENT), level)?;
+        let span = rate.since.map_or(0, |since| now.saturating_sub(since).max(SHORTEST));
         let left = all.backups.saturating_sub(all.intact_at(level) + all.failed + all.limited);
         let of = match level {
-            Level::Quick => forecast(left, all.backups, pace.backups, span, max_age_seconds),
+            Level::Quick => forecast(left, all.backups, rate.backups, span, max_age_seconds),
             _ if left == 0 => Forecast::Complete,
-            _ => forecast(all.bytes.saturating_sub(all.intact_bytes).max(1), all.bytes, pace.bytes, span, max_age_seconds),
+            _ => forecast(all.bytes.saturating_sub(all.intact_bytes).max(1), all.bytes, rate.bytes, span, max_age_seconds),
         };
         let mut coverage = vec![CoverageEntry::new("all", None, &all)];
         coverage.extend(backends.into_iter().map(|(name, sum)| CoverageEntry::new("backend", name, &sum)));
