@@ -124,7 +124,7 @@ impl PlaceArgs {
 impl StorageArgs {
     /// The storage that these options and cinder.conf name.
     pub fn settings(&self, context: &Context<'_>) -> Result<StorageSettings> {
-        let limits = Limits::new(self.limit_rate, self.limit_requests).with_parallel(self.limit_parallel);
+        let limits = Limits::new(self.limit_rate, self.limit_requests, self.limit_parallel);
         let (ceph_source_pool, limits) = (self.ceph_source_pool.clone(), Arc::new(limits));
         Ok(StorageSettings { ceph_source_pool, limits, ..self.place.settings(context)? })
     }

@@ -8,11 +8,12 @@
 //! progress for [`WaitLimit::total`] all calls give up.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::retry::{CANCEL_POLL, check_cancelled};
 use super::{StorageError, StorageErrorKind};
+use crate::parallel::lock;
 
 /// After this number of calls in a row that failed in all their attempts, the storage counts as unreachable.
 const FAILURES: u32 = 3;
@@ -143,10 +144,6 @@ impl Health {
         Self { limit: server.limit, server: Some(server), ..Self::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, HealthState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the longest time without progress.
     pub(super) fn total_wait(&self) -> Duration {
         self.limit.total
@@ -161,7 +158,7 @@ impl Health {
 
     /// Returns what is left of the time without progress.
     pub(super) fn left(&self) -> Duration {
-        self.limit.total.saturating_sub(self.state().since.map_or(Duration::ZERO, |since| since.elapsed()))
+        self.limit.total.saturating_sub(lock(&self.state).since.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
     /// Waits while the storage is unreachable, until a call may be sent.
@@ -180,11 +177,11 @@ impl Health {
     }
 
     fn admission(&self) -> Admission {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         match &self.server {
             // A container that has not failed itself ignores the failures of others.
-            Some(server) if state.since.is_none() && state.failures == 0 => server.state().admission_without_failures(self.limit),
-            Some(server) if !state.is_unreachable(self.limit) => match server.state().admission(self.limit) {
+            Some(server) if state.since.is_none() && state.failures == 0 => lock(&server.state).admission_without_failures(self.limit),
+            Some(server) if !state.is_unreachable(self.limit) => match lock(&server.state).admission(self.limit) {
                 // The server's last error may be that of another container.
                 Admission::GiveUp(_) => Admission::GiveUp(state.last_error.clone()),
                 admission => admission,
@@ -201,16 +198,17 @@ impl Health {
 
     /// Returns the error of a failed call: `error`, or that the storage is unreachable if the total time is over.
     pub(super) fn final_error(&self, error: StorageError) -> StorageError {
-        let is_over = self.state().is_over(self.limit) || self.server.as_ref().is_some_and(|server| server.state().is_silent(self.limit));
+        let is_over =
+            lock(&self.state).is_over(self.limit) || self.server.as_ref().is_some_and(|server| lock(&server.state).is_silent(self.limit));
         if is_over { self.give_up(&error.text) } else { error }
     }
 
     /// Whether the calls of others have shown that the storage is unreachable, so that another attempt is useless. Does not hold for
     /// a container whose last call succeeded.
     pub(super) fn is_unreachable(&self) -> bool {
-        let state = self.state();
+        let state = lock(&self.state);
         state.is_unreachable(self.limit)
-            || (!state.last_call_succeeded && self.server.as_ref().is_some_and(|server| server.state().is_unreachable(self.limit)))
+            || (!state.last_call_succeeded && self.server.as_ref().is_some_and(|server| lock(&server.state).is_unreachable(self.limit)))
     }
 
     /// Records a transient failure of an attempt that waited this long without progress.
@@ -218,7 +216,7 @@ impl Health {
         if let Some(server) = &self.server {
             server.attempt_failed(waited);
         }
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let begun = Instant::now().checked_sub(waited);
         // Progress of other calls counts.
         state.since = state.since.or(begun.max(state.progress_at));
@@ -230,7 +228,7 @@ impl Health {
         if let Some(server) = &self.server {
             server.leave_out_pause(begun);
         }
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         let now = Instant::now();
         let begun = begun.max(state.paused_until.unwrap_or(begun));
         let moved = |at: Instant| at + now.saturating_duration_since(begun.max(at));
@@ -243,7 +241,7 @@ impl Health {
         if let Some(server) = &self.server {
             server.call_failed(error);
         }
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.last_call_succeeded = false;
         state.failures = state.failures.saturating_add(1);
         // Not before the probe that another container may have sent is over.
@@ -253,7 +251,7 @@ impl Health {
 
     /// Records progress.
     pub(super) fn progressed(&self) {
-        *self.state() = HealthState { last_call_succeeded: true, progress_at: Some(Instant::now()), ..HealthState::default() };
+        *lock(&self.state) = HealthState { last_call_succeeded: true, progress_at: Some(Instant::now()), ..HealthState::default() };
         if let Some(server) = &self.server {
             server.progressed();
         }
@@ -261,6 +259,6 @@ impl Health {
 
     /// Records a response, which may be an error.
     pub(super) fn responded(&self) {
-        self.state().response_at = Some(Instant::now());
+        lock(&self.state).response_at = Some(Instant::now());
     }
 }

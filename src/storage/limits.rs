@@ -5,12 +5,13 @@
 
 use std::num::NonZero;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::request_slots::{RequestSlot, RequestSlots};
 use super::retry::wait;
 use super::{Health, StorageError};
+use crate::parallel::lock;
 
 /// The sizes of a single read. Small reads keep every connection in use, because the readers wait in turn.
 const SMALLEST_READ: u64 = 4 << 10;
@@ -58,7 +59,7 @@ impl Limit {
     /// Takes tokens and waits until they may be used. Returns how long it waited.
     fn pay(&self, tokens: u64, health: &Health, cancelled: &AtomicBool) -> Result<Duration, StorageError> {
         let (now, ready) = {
-            let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut bucket = lock(&self.bucket);
             let now = self.begun.elapsed();
             (now, bucket.take(tokens, now))
         };
@@ -86,26 +87,21 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Creates limits from bytes and requests a second.
-    pub fn new(bytes: Option<NonZero<u64>>, requests: Option<NonZero<u64>>) -> Self {
+    /// Creates limits from bytes and requests a second, and requests at once to each storage.
+    pub fn new(bytes: Option<NonZero<u64>>, requests: Option<NonZero<u64>>, parallel: Option<NonZero<u64>>) -> Self {
         let largest_read = |rate: NonZero<u64>| (rate.get() / 64).clamp(SMALLEST_READ, LARGEST_READ);
         Self {
             bytes: bytes.map(|rate| Arc::new(Limit::new(rate, largest_read(rate)))),
             requests: requests.map(|rate| Arc::new(Limit::new(rate, 1))),
             largest_read: bytes.and_then(|rate| usize::try_from(largest_read(rate)).ok()),
-            ..Self::default()
+            parallel,
+            slots: None,
         }
-    }
-
-    /// The same with at most this many requests at once to each storage.
-    #[must_use]
-    pub fn with_parallel(self, parallel: Option<NonZero<u64>>) -> Self {
-        Self { parallel, ..self }
     }
 
     /// The limits of one storage: the rates are shared with all others, the requests at once are its own.
     #[must_use]
-    pub fn of_back_end(&self) -> Self {
+    pub fn for_storage(&self) -> Self {
         let Self { bytes, requests, largest_read, parallel, .. } = self;
         let slots = parallel.map(RequestSlots::new);
         Self { bytes: bytes.clone(), requests: requests.clone(), largest_read: *largest_read, parallel: *parallel, slots }
@@ -204,21 +200,21 @@ mod tests {
             store.put(name, bytes, None);
         }
         let cancelled = Arc::new(AtomicBool::new(false));
-        let store = RetryingStore::new(store, RetryPolicy::default(), Arc::clone(&cancelled), Arc::new(health));
-        (store.with_limits(Arc::new(limits)), cancelled)
+        let store = RetryingStore::new(store, RetryPolicy::default(), Arc::clone(&cancelled), Arc::new(health), Arc::new(limits));
+        (store, cancelled)
     }
 
     #[test]
     fn a_limited_store_conforms() {
-        let limits = Limits::new(NonZero::new(500 << 20), NonZero::new(20_000)).with_parallel(NonZero::new(1));
-        let (store, _) = limited(limits.of_back_end(), Health::default());
+        let limits = Limits::new(NonZero::new(500 << 20), NonZero::new(20_000), NonZero::new(1));
+        let (store, _) = limited(limits.for_storage(), Health::default());
         conformance::check(&store, true);
     }
 
     #[test]
     fn all_readers_share_the_rate() {
         const RATE: u64 = 4 << 20;
-        let (store, _) = limited(Limits::new(NonZero::new(RATE), None), Health::default());
+        let (store, _) = limited(Limits::new(NonZero::new(RATE), None, None), Health::default());
         let begun = Instant::now();
         let read = |_| {
             let mut bytes = Vec::new();
@@ -236,7 +232,7 @@ mod tests {
 
     #[test]
     fn every_request_and_every_page_of_a_listing_counts() {
-        let (store, _) = limited(Limits::new(None, NonZero::new(10)), Health::default());
+        let (store, _) = limited(Limits::new(None, NonZero::new(10), None), Health::default());
         let begun = Instant::now();
         let mut listed = 0;
         store
@@ -254,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_waits_is_stopped() {
-        let (store, cancelled) = limited(Limits::new(NonZero::new(1), NonZero::new(1)), Health::default());
+        let (store, cancelled) = limited(Limits::new(NonZero::new(1), NonZero::new(1), None), Health::default());
         thread::scope(|scope| {
             let waits = scope.spawn(|| store.open("large", None).unwrap().read_to_end(&mut Vec::new()).unwrap_err());
             thread::sleep(Duration::from_millis(100));

@@ -1,7 +1,8 @@
 //! Access to the storage that holds the backups: one small trait, and a module for each driver.
 //!
 //! Reads only. A store is one container: a directory, a Swift container or a bucket. Objects have the names that Cinder's driver
-//! gave them, and no name reaches anything outside of the container. May use `backoff`, `config`, `domain`, `format` and `input`.
+//! gave them, and no name reaches anything outside of the container. May use `backoff`, `config`, `domain`, `format`,
+//! `input` and `parallel`.
 
 pub mod ceph;
 #[cfg(test)]

@@ -7,12 +7,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::StorageError;
 use super::retry::{CANCEL_POLL, check_cancelled};
+use crate::parallel::lock;
 
 /// A stream that is not read for this long gives way to another request. To decompress and hash a piece takes less.
 const IDLE: Duration = CANCEL_POLL;
@@ -48,14 +49,10 @@ impl RequestSlots {
         Arc::new(Self { most, state: Mutex::default(), changed: Condvar::new() })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits for a slot. Returns whether it had to.
     fn wait(&self, number: u64, cancelled: &AtomicBool) -> Result<bool, StorageError> {
         let thread = thread::current().id();
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         state.waiting.push_back(number);
         let mut waited = false;
         loop {
@@ -106,7 +103,7 @@ impl RequestSlot {
     pub(super) fn take(slots: Option<&Arc<RequestSlots>>, cancelled: &AtomicBool) -> Result<Self, StorageError> {
         let Some(slots) = slots else { return Ok(Self::default()) };
         let number = {
-            let mut state = slots.state();
+            let mut state = lock(&slots.state);
             state.next += 1;
             state.next
         };
@@ -117,7 +114,7 @@ impl RequestSlot {
     /// Says that nothing is read until [`RequestSlot::resume`].
     pub(super) fn pause(&self) {
         if let Some((slots, number)) = &self.slots
-            && let Some(open) = slots.state().open.get_mut(number)
+            && let Some(open) = lock(&slots.state).open.get_mut(number)
         {
             open.idle_since = Some(Instant::now());
         }
@@ -129,7 +126,7 @@ impl RequestSlot {
     /// As for [`RequestSlot::take`].
     pub(super) fn resume(&self, cancelled: &AtomicBool) -> Result<(), StorageError> {
         let Some((slots, number)) = &self.slots else { return Ok(()) };
-        if let Some(open) = slots.state().open.get_mut(number) {
+        if let Some(open) = lock(&slots.state).open.get_mut(number) {
             *open = Open { thread: thread::current().id(), idle_since: None };
             return Ok(());
         }
@@ -140,7 +137,7 @@ impl RequestSlot {
 impl Drop for RequestSlot {
     fn drop(&mut self) {
         if let Some((slots, number)) = &self.slots {
-            slots.state().open.remove(number);
+            lock(&slots.state).open.remove(number);
             slots.changed.notify_all();
         }
     }
@@ -183,7 +180,7 @@ mod tests {
             }
         });
         assert_eq!(most.into_inner(), 3);
-        let state = slots.state();
+        let state = lock(&slots.state);
         assert!(state.open.is_empty() && state.waiting.is_empty());
     }
 
@@ -199,7 +196,7 @@ mod tests {
                     let _slot = take(slots);
                     sender.send(number).unwrap();
                 });
-                while slots.state().waiting.len() <= number {
+                while lock(&slots.state).waiting.len() <= number {
                     thread::yield_now();
                 }
             }
@@ -252,7 +249,7 @@ mod tests {
         let streams = [first, second];
         for stream in streams.iter().cycle().take(200) {
             stream.resume(&GO).unwrap();
-            assert_eq!(slots.state().open.len(), 1);
+            assert_eq!(lock(&slots.state).open.len(), 1);
             stream.pause();
         }
         assert!(begun.elapsed() < 50 * IDLE, "{:?}", begun.elapsed());
@@ -269,6 +266,6 @@ mod tests {
             cancelled.store(true, Ordering::Relaxed);
             assert_eq!(waits.join().unwrap().kind, StorageErrorKind::Cancelled);
         });
-        assert!(slots.state().waiting.is_empty());
+        assert!(lock(&slots.state).waiting.is_empty());
     }
 }

@@ -126,15 +126,9 @@ pub struct RetryingStore<S> {
 
 impl<S: ObjectStore> RetryingStore<S> {
     /// Adds the layer to `store`. Once `cancelled` is set, every method and stream ends with [`StorageErrorKind::Cancelled`], as soon
-    /// as the store below returns. Other stores may share `health`.
-    pub fn new(store: S, policy: RetryPolicy, cancelled: Arc<AtomicBool>, health: Arc<Health>) -> Self {
-        Self { store, policy, cancelled, health, limits: Arc::default() }
-    }
-
-    /// The same within limits, which other stores may share.
-    #[must_use]
-    pub fn with_limits(self, limits: Arc<Limits>) -> Self {
-        Self { limits, ..self }
+    /// as the store below returns. Other stores may share `health` and `limits`.
+    pub fn new(store: S, policy: RetryPolicy, cancelled: Arc<AtomicBool>, health: Arc<Health>, limits: Arc<Limits>) -> Self {
+        Self { store, policy, cancelled, health, limits }
     }
 
     /// Waits until another request may be sent.

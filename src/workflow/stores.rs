@@ -89,8 +89,8 @@ impl Stores {
 
     fn cluster(&self) -> Result<&Cluster, StorageError> {
         let open = || {
-            let cluster = Cluster::new(&self.settings.options, Arc::clone(&self.cancelled), self.health(Driver::Ceph))?;
-            Ok(cluster.with_limits(self.limits(Driver::Ceph)))
+            let (health, limits) = (self.health(Driver::Ceph), self.limits(Driver::Ceph));
+            Cluster::new(&self.settings.options, Arc::clone(&self.cancelled), health, limits)
         };
         let cluster = self.ceph.get_or_init(open);
         cluster.as_ref().map_err(Clone::clone)
@@ -104,7 +104,7 @@ impl Stores {
 
     /// The limits of a driver's server or mount.
     fn limits(&self, driver: Driver) -> Arc<Limits> {
-        Arc::clone(lock(&self.limits).entry(driver).or_insert_with(|| Arc::new(self.settings.limits.of_back_end())))
+        Arc::clone(lock(&self.limits).entry(driver).or_insert_with(|| Arc::new(self.settings.limits.for_storage())))
     }
 
     fn network(&self, driver: Driver) -> Network {
@@ -116,8 +116,7 @@ impl Stores {
     fn retrying<S: ObjectStore + 'static>(&self, driver: Driver, store: S) -> Arc<dyn ObjectStore> {
         let all = self.health(driver);
         let health = if driver.is_directory() { all } else { Arc::new(Health::of_container(all)) };
-        let store = RetryingStore::new(store, self.retry, Arc::clone(&self.cancelled), health);
-        Arc::new(store.with_limits(self.limits(driver)))
+        Arc::new(RetryingStore::new(store, self.retry, Arc::clone(&self.cancelled), health, self.limits(driver)))
     }
 }
 

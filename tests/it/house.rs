@@ -21,7 +21,7 @@ pub(crate) const SEES: &[(&str, &[&str])] = &[
     ("audit", &["domain", "input"]),
     ("config", &["domain", "input"]),
     ("db", &["domain", "input", "config"]),
-    ("storage", &["backoff", "domain", "input", "config", "format"]),
+    ("storage", &["backoff", "domain", "input", "config", "format", "parallel"]),
     ("scan", &["domain", "db"]),
     ("verify", &["domain", "format", "parallel", "storage"]),
     ("apply", &["backoff", "parallel", "plan", "audit", "scan", "spool", "db", "domain"]),

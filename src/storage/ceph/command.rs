@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_stream_keeps_to_the_rate_however_short_the_deadline() {
         const RATE: u64 = 1 << 20;
-        let limits = Arc::new(Limits::new(NonZero::new(RATE), None));
+        let limits = Arc::new(Limits::new(NonZero::new(RATE), None, None));
         let begun = Instant::now();
         let invocation = Invocation { limits, deadline: Duration::from_millis(300), ..invocation("head", &["-c", "1500000", "/dev/zero"]) };
         let copied = io::copy(&mut CommandStream::start(invocation).unwrap(), &mut io::sink()).unwrap();

@@ -34,46 +34,13 @@ fn in_utc(format: &str, text: &str) -> Option<Timestamp> {
     Offset::UTC.to_timestamp(DateTime::strptime(format, text).ok()?).ok()
 }
 
-#[derive(Deserialize)]
-struct Info {
-    size: u64,
-    object_size: u64,
-    // Absent in images of format 1.
-    #[serde(default)]
-    block_name_prefix: String,
-    #[serde(default)]
-    data_pool: Option<String>,
-    #[serde(default)]
-    features: Vec<String>,
-    #[serde(default)]
-    flags: Vec<String>,
-    #[serde(default)]
-    stripe_count: Option<u64>,
-    #[serde(default, deserialize_with = "time")]
-    create_timestamp: Option<Timestamp>,
-    #[serde(default, deserialize_with = "time")]
-    modify_timestamp: Option<Timestamp>,
-}
-
 /// Parses the output of `rbd info`.
 pub(super) fn image(name: &str, bytes: &[u8]) -> Result<ImageInfo, serde_json::Error> {
-    let info: Info = serde_json::from_slice(bytes)?;
+    let info: ImageInfo = serde_json::from_slice(bytes)?;
     if info.object_size == 0 {
         return Err(serde_json::Error::custom("an object_size of 0"));
     }
-    Ok(ImageInfo {
-        name: name.to_owned(),
-        size: info.size,
-        object_size: info.object_size,
-        object_prefix: info.block_name_prefix,
-        data_pool: info.data_pool.filter(|pool| !pool.is_empty()),
-        striped: info.stripe_count.is_some_and(|count| count > 1),
-        // Ceph itself does not trust a map with an "invalid" flag.
-        has_object_map: info.features.iter().any(|feature| feature == "fast-diff")
-            && !info.flags.iter().any(|flag| flag.contains("invalid")),
-        created: info.create_timestamp,
-        modified: info.modify_timestamp,
-    })
+    Ok(ImageInfo { name: name.to_owned(), data_pool: info.data_pool.filter(|pool| !pool.is_empty()), ..info })
 }
 
 /// Parses the output of `rbd snap ls`; returns the oldest snapshot first.
@@ -154,16 +121,16 @@ mod tests {
     #[test]
     fn an_image_is_read() {
         let info = image("img", INFO.as_bytes()).unwrap();
-        assert_eq!((info.size, info.object_size, info.striped, info.has_object_map), (16 << 20, 4 << 20, false, true));
+        assert_eq!((info.size, info.object_size, info.is_striped(), info.has_object_map()), (16 << 20, 4 << 20, false, true));
         assert_eq!(info.object_prefix, "rbd_data.100b556efe9b");
         assert_eq!(info.created.unwrap().to_string(), "2026-11-01T22:22:15Z");
         assert_eq!(info.modified.unwrap().to_string(), "2026-11-22T22:22:15Z");
         let invalid = INFO.replace("\"flags\":[]", "\"flags\":[\"object map invalid\",\"fast diff invalid\"]");
-        assert!(!image("img", invalid.as_bytes()).unwrap().has_object_map);
-        assert!(!image("img", INFO.replace(",\"fast-diff\"", "").as_bytes()).unwrap().has_object_map);
+        assert!(!image("img", invalid.as_bytes()).unwrap().has_object_map());
+        assert!(!image("img", INFO.replace(",\"fast-diff\"", "").as_bytes()).unwrap().has_object_map());
         let wide = INFO.replace("\"flags\"", "\"data_pool\":\"ec\",\"stripe_unit\":65536,\"stripe_count\":16,\"flags\"");
         let wide = image("img", wide.as_bytes()).unwrap();
-        assert_eq!((wide.striped, wide.data_pool.as_deref()), (true, Some("ec")));
+        assert_eq!((wide.is_striped(), wide.data_pool.as_deref()), (true, Some("ec")));
     }
 
     #[test]

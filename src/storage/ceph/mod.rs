@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use self::command::{CommandStream, Invocation};
 use self::export::ExportReader;
 use super::{Health, Limits, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
+use crate::parallel::lock;
 
 /// How long a command may take, or an export may stall.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -40,26 +41,46 @@ const EXTENTS_LIMIT: u64 = 16 << 30;
 const NAMES_LIMIT: u64 = 16 << 20;
 
 /// The attributes of an RBD image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub struct ImageInfo {
     /// Its name.
+    #[serde(skip)]
     pub name: String,
     /// Current size in bytes.
     pub size: u64,
     /// Size of a data object in bytes, 4 MiB by default; never 0.
     pub object_size: u64,
-    /// The prefix of the names of its data objects, `rbd_data.<id>`.
+    /// The prefix of the names of its data objects, `rbd_data.<id>`; empty for images of format 1.
+    #[serde(rename = "block_name_prefix", default)]
     pub object_prefix: String,
     /// The pool of its data objects, if it is another one.
     pub data_pool: Option<String>,
-    /// Its bytes are striped over several objects, so that an extent does not belong to a single object.
-    pub striped: bool,
-    /// It has an object map that Ceph considers valid.
-    pub has_object_map: bool,
+    /// Over how many objects its bytes are striped.
+    pub stripe_count: Option<u64>,
+    /// `fast-diff` and others.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Which of its maps are invalid.
+    #[serde(default)]
+    pub flags: Vec<String>,
     /// Creation time, by an OSD's clock.
+    #[serde(rename = "create_timestamp", default, deserialize_with = "json::time")]
     pub created: Option<Timestamp>,
     /// Time of the last write, to about a minute, by an OSD's clock.
+    #[serde(rename = "modify_timestamp", default, deserialize_with = "json::time")]
     pub modified: Option<Timestamp>,
+}
+
+impl ImageInfo {
+    /// Whether its bytes are striped over several objects, so that an extent does not belong to a single object.
+    pub fn is_striped(&self) -> bool {
+        self.stripe_count.is_some_and(|count| count > 1)
+    }
+
+    /// Whether it has an object map that Ceph considers valid: Ceph itself does not trust one with an "invalid" flag.
+    pub fn has_object_map(&self) -> bool {
+        self.features.iter().any(|feature| feature == "fast-diff") && !self.flags.iter().any(|flag| flag.contains("invalid"))
+    }
 }
 
 /// The attributes of a snapshot of an image.
@@ -127,17 +148,23 @@ pub struct Cluster {
 
 impl Cluster {
     /// Creates a cluster from `backup_ceph_user`, `backup_ceph_conf` and `backup_ceph_pool` of cinder.conf. Once `cancelled` is set,
-    /// commands are stopped. `health` is that of the cluster, which others may share.
+    /// commands are stopped. `health` and `limits` are those of the cluster, which others may share: each command is a request, and the
+    /// bytes of its stream count.
     ///
     /// # Errors
     /// An option that cannot be read, or that Cinder's driver would refuse.
-    pub fn new(options: &StorageOptions, cancelled: Arc<AtomicBool>, health: Arc<Health>) -> Result<Self, StorageError> {
+    pub fn new(
+        options: &StorageOptions,
+        cancelled: Arc<AtomicBool>,
+        health: Arc<Health>,
+        limits: Arc<Limits>,
+    ) -> Result<Self, StorageError> {
         let text = |name: &str| -> Result<String, StorageError> {
             let empty = || format!("{name} is empty; set it in cinder.conf or with --storage-option {name}=…");
             Ok(options.text(name)?.ok_or_else(|| StorageError::configuration(empty()))?.value)
         };
         let cluster = Self::with(&text("backup_ceph_user")?, &text("backup_ceph_conf")?, &text("backup_ceph_pool")?);
-        Ok(Self { cancelled, health, ..cluster })
+        Ok(Self { cancelled, health, limits, ..cluster })
     }
 
     /// Creates a cluster from the name of the account (without `client.`), the path of ceph.conf and a pool.
@@ -154,12 +181,6 @@ impl Cluster {
             health: Arc::default(),
             limits: Arc::default(),
         }
-    }
-
-    /// The same within limits: each command is a request, and the bytes of its stream count.
-    #[must_use]
-    pub fn with_limits(self, limits: Arc<Limits>) -> Self {
-        Self { limits, ..self }
     }
 
     /// Describes where a pool is, for messages.
@@ -264,7 +285,7 @@ impl Pool<'_> {
     /// Whether the pool contains an image or an object whose name matches. The names are listed once for each pool, up to the first
     /// match.
     pub fn contains(&self, is_image: fn(&str) -> bool, is_object: fn(&str) -> bool) -> Result<bool, StorageError> {
-        let mut searched = self.cluster.searched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut searched = lock(&self.cluster.searched);
         if let Some(known) = searched.get(&self.name) {
             return Ok(*known);
         }
@@ -448,8 +469,8 @@ mod tests {
     #[test]
     fn no_more_commands_run_at_once_than_the_limit() {
         let (dir, cluster) = scripted("echo begin >>$0.log; sleep 0.1; echo end >>$0.log; echo '[]'");
-        let limits = Limits::default().with_parallel(NonZero::new(2)).of_back_end();
-        let cluster = Cluster { deadline: DEADLINE, ..cluster.with_limits(Arc::new(limits)) };
+        let limits = Arc::new(Limits::new(None, None, NonZero::new(2)).for_storage());
+        let cluster = Cluster { deadline: DEADLINE, limits, ..cluster };
         thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| assert_eq!(cluster.pool("p").snapshots("x").unwrap(), []));
@@ -466,8 +487,8 @@ mod tests {
     #[test]
     fn two_exports_are_read_in_turn_although_one_command_may_run() {
         let (_dir, cluster) = scripted("head -c 3000000 /dev/zero");
-        let limits = Limits::default().with_parallel(NonZero::new(1)).of_back_end();
-        let cluster = Cluster { deadline: DEADLINE, ..cluster.with_limits(Arc::new(limits)) };
+        let limits = Arc::new(Limits::new(None, None, NonZero::new(1)).for_storage());
+        let cluster = Cluster { deadline: DEADLINE, limits, ..cluster };
         let pool = cluster.pool("p");
         let mut streams = [(); 2].map(|()| pool.rbd(&["export-diff"], "x", ExtentQuery::default(), "-").unwrap());
         let mut piece = vec![0; 1 << 20];

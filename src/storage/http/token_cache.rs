@@ -1,10 +1,11 @@
 //! A cache for the token of a login. There is one login at a time, and no more than needed, even if many requests fail at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::HttpResponse;
+use crate::parallel::lock;
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// A token from a login.
@@ -68,7 +69,7 @@ impl<S> TokenCache<S> {
         login: impl FnOnce() -> Result<(S, Option<Instant>), StorageError>,
     ) -> Result<Arc<CachedToken<S>>, StorageError> {
         let failures = self.failures.load(Ordering::Relaxed);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         // Callers that waited for a failed login share its error. Otherwise they would log in one after the other.
         if let Some(error) = &state.error
             && (!error.is_transient() || self.failures.load(Ordering::Relaxed) != failures)

@@ -116,7 +116,7 @@ fn layer_with(health: Health, events: impl IntoIterator<Item = Event>) -> Retryi
     }
     store.put("digits", "0123456789", None);
     let store = ScriptedStore { store, events: Mutex::new(events.into_iter().collect()), ..ScriptedStore::default() };
-    RetryingStore::new(store, QUICK, Arc::default(), Arc::new(health))
+    RetryingStore::new(store, QUICK, Arc::default(), Arc::new(health), Arc::default())
 }
 
 fn left(layer: &RetryingStore<ScriptedStore>) -> usize {
@@ -130,7 +130,7 @@ fn conforms_to_the_trait() {
         store.put(name, bytes, None);
     }
     conformance::check(&store, true);
-    conformance::check(&RetryingStore::new(store, QUICK, Arc::default(), Arc::default()), true);
+    conformance::check(&RetryingStore::new(store, QUICK, Arc::default(), Arc::default(), Arc::default()), true);
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn a_request_to_stop_ends_every_call() {
     let policy = RetryPolicy { attempts: 2, backoff: Backoff { first: hour, longest: hour } };
     let store = ScriptedStore { events: Mutex::new([Event::Fails(transient())].into()), ..ScriptedStore::default() };
     let cancelled = Arc::new(AtomicBool::new(false));
-    let waiting = RetryingStore::new(store, policy, Arc::clone(&cancelled), Arc::default());
+    let waiting = RetryingStore::new(store, policy, Arc::clone(&cancelled), Arc::default(), Arc::default());
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let stat = scope.spawn(|| waiting.stat("x"));

@@ -3,13 +3,14 @@
 //! Source: "Authenticating Requests: Using the Authorization Header" in Amazon's S3 API reference, whose examples are the
 //! tests. Paths are encoded once and never normalised, as S3 alone has it.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::Mutex;
 
 use jiff::Timestamp;
 use ring::{digest, hmac};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::hex;
+use crate::parallel::lock;
 use crate::storage::StorageError;
 use crate::storage::http::{self, Header};
 
@@ -24,7 +25,7 @@ const USUAL_REGION: &str = "us-east-1";
 pub(super) struct Signer {
     access_key: String,
     secret_key: SecretString,
-    region: RwLock<String>,
+    region: Mutex<String>,
 }
 
 /// The signed parts of a request.
@@ -41,17 +42,17 @@ pub(super) struct SignedRequest<'a> {
 
 impl Signer {
     pub(super) fn new(access_key: String, secret_key: SecretString) -> Self {
-        Self { access_key, secret_key, region: RwLock::new(USUAL_REGION.to_owned()) }
+        Self { access_key, secret_key, region: Mutex::new(USUAL_REGION.to_owned()) }
     }
 
     /// Returns the region to sign for.
     pub(super) fn region(&self) -> String {
-        self.region.read().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.region).clone()
     }
 
     /// Signs for another region from now on.
     pub(super) fn set_region(&self, region: String) {
-        *self.region.write().unwrap_or_else(PoisonError::into_inner) = region;
+        *lock(&self.region) = region;
     }
 
     /// Returns the headers of a request with the signature.

@@ -184,7 +184,7 @@ fn find_volume<'a>(data: &ImageData<'_>, end: Option<&SnapshotInfo>, source: Opt
     };
     let found = pool.image(&image).map_err(|error| error.text)?;
     let found = found.ok_or_else(|| format!("there is no image {image} in pool {}", pool.name()))?;
-    if found.striped || info.striped {
+    if found.is_striped() || info.is_striped() {
         return Err("the extents of striped images are not in the order of their bytes".to_owned());
     }
     let snapshots = pool.snapshots(&image).map_err(|error| error.text)?;

@@ -167,7 +167,7 @@ fn observe_content(pool: &Pool<'_>, image: &mut ObservedImage, shape: Shape, bac
     let at = range.at;
     let (extents, present) = sum_extents(pool, info, size, range)?;
     image.extents = extents;
-    if let Some(present) = present.filter(|_| info.has_object_map) {
+    if let Some(present) = present.filter(|_| info.has_object_map()) {
         let (_, mapped) = sum_extents(pool, info, size, ExtentQuery { at, by_map: true, since: None })?;
         let suspects = mapped.map(|mapped| mapped.without(&present)).unwrap_or_default();
         let written = if suspects.is_empty() { None } else { written(pool, info, size, &image.snapshots, end)? };
@@ -201,7 +201,7 @@ fn sum_extents(
     size: u64,
     range: ExtentQuery<'_>,
 ) -> Result<(ExtentSummary, Option<ObjectSet>), StorageError> {
-    let mut sum = ExtentSum::new(size, info.object_size, info.striped);
+    let mut sum = ExtentSum::new(size, info.object_size, info.is_striped());
     let mut is_ordered = true;
     pool.extents(&info.name, range, &mut |extent| {
         is_ordered = sum.add(extent);

@@ -76,11 +76,10 @@ fn image(name: &str) -> ObservedImage {
             size: GIB,
             object_size: 4 * MIB,
             object_prefix: "rbd_data.1".to_owned(),
-            data_pool: None,
-            striped: false,
-            has_object_map: true,
+            features: vec!["fast-diff".to_owned()],
             created: ago(110),
             modified: ago(61),
+            ..ImageInfo::default()
         },
         snapshots: Vec::new(),
         watchers: Vec::new(),
