@@ -6,8 +6,6 @@ mod service_account;
 #[cfg(test)]
 mod tests;
 
-use std::io::Read;
-use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,10 +19,10 @@ use ureq::http::Method;
 
 use self::service_account::ServiceAccount;
 use super::http::{
-    self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, Proxies, TokenCache, container_name, encode, listing,
-    object_name, part, proxy, trust,
+    self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, Proxies, TokenCache, container_name, encode, object_name,
+    proxy, trust,
 };
-use super::{ListedPage, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::{ObjectInfo, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
 /// How many objects of a backup Cinder's driver sees, including side files: it reads only the first page of a listing. A backup with
@@ -57,9 +55,7 @@ impl Client {
     /// [`StorageErrorKind::Configuration`] with the option that is missing or wrong.
     pub fn new(options: &StorageOptions, endpoint: Option<&str>, network: &Network) -> Result<Arc<Self>, StorageError> {
         let Some(file) = options.text("backup_gcs_credential_file")? else {
-            return Err(StorageError::configuration(
-                "backup_gcs_credential_file is not set; set it in cinder.conf or with --storage-option backup_gcs_credential_file=FILE",
-            ));
+            return Err(StorageError::missing_option("backup_gcs_credential_file"));
         };
         let account = ServiceAccount::read(&file)?;
         let mut network = network.clone();
@@ -178,6 +174,10 @@ impl HttpStore for GcsStore {
         &self.client.http
     }
 
+    fn container_location(&self) -> &str {
+        &self.location
+    }
+
     fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
         let token = token.map(|token| format!("&pageToken={}", encode(token))).unwrap_or_default();
         self.items(&format!("prefix={}{token}", encode(prefix)))
@@ -205,7 +205,7 @@ impl HttpStore for GcsStore {
             }
             416 if has_range => Ok(None),
             // The error is plain text. The document about the object shows whether it is from Google.
-            404 => Err(match self.stat(name)? {
+            404 => Err(match self.info(name)? {
                 None => StorageError::no_object(name, &self.location),
                 Some(_) => StorageError::new(
                     StorageErrorKind::Transient,
@@ -215,26 +215,8 @@ impl HttpStore for GcsStore {
             _ => Err(refusal(response).0),
         }
     }
-}
 
-impl ObjectStore for GcsStore {
-    fn location(&self) -> &str {
-        &self.location
-    }
-
-    fn concurrency(&self) -> usize {
-        self.client.http.concurrency()
-    }
-
-    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        listing::list(self, prefix, each)
-    }
-
-    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
-        listing::page_after(self, after)
-    }
-
-    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+    fn info(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
         object_name(name)?;
         let response = self.send(&format!("/{}?fields={}", encode(name), encode(FIELDS)), None)?;
         if response.status() == 404 {
@@ -252,10 +234,6 @@ impl ObjectStore for GcsStore {
             return Err(StorageError::protocol(text));
         }
         item.info(&self.location).map(Some)
-    }
-
-    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        part::open(self, name, range)
     }
 }
 

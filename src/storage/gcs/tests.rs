@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::domain::hex;
+use crate::storage::ObjectStore;
 use crate::storage::http::testing::{Objects, ReceivedRequest, Reply, TestServer, names, ok, options, read_all, short_timeouts, status};
 
 /// A key for these tests only.

@@ -22,11 +22,7 @@ pub(in crate::storage) struct Page {
 /// # Errors
 /// Those of the requests, and [`StorageErrorKind::Protocol`](crate::storage::StorageErrorKind::Protocol) for a listing that breaks
 /// these promises or makes no progress.
-pub(in crate::storage) fn list(
-    store: &impl HttpStore,
-    prefix: &str,
-    each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>,
-) -> Result<(), StorageError> {
+pub(super) fn list(store: &impl HttpStore, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
     let wrong = |problem: String| Err(StorageError::protocol(format!("the listing at {} {problem}", store.place())));
     let (mut token, mut last, mut empty_pages) = (None, None::<String>, 0);
     loop {
@@ -62,12 +58,12 @@ pub(in crate::storage) fn list(
 ///
 /// # Errors
 /// As for [`list`].
-pub(in crate::storage) fn page_after(store: &impl HttpStore, after: &str) -> Result<Option<ListedPage>, StorageError> {
+pub(super) fn page_after(store: &impl HttpStore, after: &str) -> Result<ListedPage, StorageError> {
     let Page { objects, next } = store.page_after(after)?;
     let names = [after].into_iter().chain(objects.iter().map(|object| object.name.as_str()));
     if let Some((last, name)) = names.clone().zip(names.skip(1)).find(|(last, name)| name <= last) {
         let (place, last, name) = (store.place(), quote(last), quote(name));
         return Err(StorageError::protocol(format!("the listing at {place} after {} has {name} after {last}", quote(after))));
     }
-    Ok(Some(ListedPage { objects, is_last: next.is_none() }))
+    Ok(ListedPage { objects, is_last: next.is_none() })
 }

@@ -20,6 +20,8 @@ mod tests;
 pub(super) mod testing;
 
 use std::fmt;
+use std::io::Read;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ use ureq::http::{self, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use ureq::tls::TlsConfig;
 use ureq::{Agent, AsSendBody, Body};
 
-use super::{Health, ObjectStore, StorageError};
+use super::{Health, ListedPage, ObjectInfo, ObjectStore, StorageError};
 use crate::backoff::Backoff;
 
 pub(super) use body::HttpResponse;
@@ -91,14 +93,17 @@ pub(super) fn header(name: &'static str, value: &str, secret: bool) -> Result<He
     Ok((HeaderName::from_static(name), value))
 }
 
-/// A container on a server. [`listing::list`] and [`part::open`] do the rest of [`ObjectStore`] with it.
-pub(super) trait HttpStore: ObjectStore {
+/// A container on a server, which is an [`ObjectStore`].
+pub(super) trait HttpStore: Send + Sync {
     /// The client for the server.
     fn http(&self) -> &HttpClient;
 
+    /// The container, as [`ObjectStore::location`].
+    fn container_location(&self) -> &str;
+
     /// The container, for messages.
     fn place(&self) -> &str {
-        self.location()
+        self.container_location()
     }
 
     /// Requests the first page of a listing, or the one with this token.
@@ -110,6 +115,46 @@ pub(super) trait HttpStore: ObjectStore {
     /// Requests an object, or the range in this header; `None` for a range beyond its end (416). The response is a success, and from
     /// the storage itself.
     fn get(&self, name: &str, range: Option<Header>) -> Result<Option<HttpResponse>, StorageError>;
+
+    /// Reads the attributes of an object, as [`ObjectStore::stat`].
+    fn info(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError>;
+
+    /// Corrects each object of one listing.
+    fn correction(&self) -> Box<dyn FnMut(&mut ObjectInfo) + '_> {
+        Box::new(|_| ())
+    }
+}
+
+impl<S: HttpStore> ObjectStore for S {
+    fn location(&self) -> &str {
+        self.container_location()
+    }
+
+    fn concurrency(&self) -> usize {
+        self.http().network.concurrency
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
+        let mut correct = self.correction();
+        listing::list(self, prefix, &mut |mut object| {
+            correct(&mut object);
+            each(object)
+        })
+    }
+
+    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
+        let mut page = listing::page_after(self, after)?;
+        page.objects.iter_mut().for_each(self.correction());
+        Ok(Some(page))
+    }
+
+    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+        self.info(name)
+    }
+
+    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
+        part::open(self, name, range)
+    }
 }
 
 /// An HTTP client, which many threads may use at once.
@@ -147,10 +192,6 @@ impl HttpClient {
             https: network.proxies.https.as_ref().map(|proxy| agent(Some(proxy))),
             network,
         }
-    }
-
-    pub(super) fn concurrency(&self) -> usize {
-        self.network.concurrency
     }
 
     fn agent(&self, uri: &Uri) -> &Agent {

@@ -7,16 +7,12 @@ use super::{Header, HttpResponse, HttpStore};
 use crate::storage::StorageError;
 
 /// Opens an object or a range of it, as [`ObjectStore::open`](crate::storage::ObjectStore::open).
-pub(in crate::storage) fn open(
-    store: &impl HttpStore,
-    name: &str,
-    range: Option<Range<u64>>,
-) -> Result<Box<dyn Read + Send>, StorageError> {
+pub(super) fn open(store: &impl HttpStore, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send>, StorageError> {
     let range_header = match &range {
         None => None,
         // HTTP cannot express an empty range.
         Some(range) if range.is_empty() => {
-            return store.stat(name)?.map(|_| Box::new(io::empty()) as _).ok_or_else(|| StorageError::no_object(name, store.place()));
+            return store.info(name)?.map(|_| Box::new(io::empty()) as _).ok_or_else(|| StorageError::no_object(name, store.place()));
         }
         Some(range) => Some(header(range)?),
     };

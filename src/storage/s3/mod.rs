@@ -9,8 +9,6 @@ mod xml;
 #[cfg(test)]
 mod tests;
 
-use std::io::Read;
-use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
@@ -19,8 +17,8 @@ use ureq::http::Method;
 use self::error::S3Error;
 use self::settings::Settings;
 use self::sign::SignedRequest;
-use super::http::{Header, HttpClient, HttpResponse, HttpStore, Network, Page, container_name, encode, listing, object_name, part};
-use super::{ListedPage, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::http::{Header, HttpClient, HttpResponse, HttpStore, Network, Page, container_name, encode, object_name, part};
+use super::{ObjectInfo, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 
 /// The limit for a page of a listing, in bytes. It has up to 1000 names of 1 KiB, encoded.
@@ -184,6 +182,10 @@ impl HttpStore for S3Store {
         &self.client.http
     }
 
+    fn container_location(&self) -> &str {
+        &self.location
+    }
+
     fn page(&self, prefix: &str, token: Option<&str>) -> Result<Page, StorageError> {
         // The parameters of a signed request are in alphabetical order.
         let token = token.map(|token| format!("continuation-token={}&", encode(token))).unwrap_or_default();
@@ -202,40 +204,8 @@ impl HttpStore for S3Store {
             Err(failure) => Err(self.of_object(name, failure)),
         }
     }
-}
 
-impl ObjectStore for S3Store {
-    fn location(&self) -> &str {
-        &self.location
-    }
-
-    fn concurrency(&self) -> usize {
-        self.client.http.concurrency()
-    }
-
-    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        // Determined once for the listing, also if the object cannot be read.
-        let mut trusted = None;
-        listing::list(self, prefix, &mut |mut object| {
-            if object.md5.is_some() && !*trusted.get_or_insert_with(|| self.trusts_digests(&object.name)) {
-                object.md5 = None;
-            }
-            each(object)
-        })
-    }
-
-    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
-        let mut page = listing::page_after(self, after)?;
-        let mut trusted = None;
-        for object in page.iter_mut().flat_map(|page| &mut page.objects).filter(|object| object.md5.is_some()) {
-            if !*trusted.get_or_insert_with(|| self.trusts_digests(&object.name)) {
-                object.md5 = None;
-            }
-        }
-        Ok(page)
-    }
-
-    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+    fn info(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
         match self.head(name) {
             Ok((info, _)) => Ok(Some(info)),
             Err(failure) if failure.status.is_none() => Err(failure.error),
@@ -254,8 +224,14 @@ impl ObjectStore for S3Store {
         }
     }
 
-    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        part::open(self, name, range)
+    /// Whether digests are trusted is determined once for the listing, also if the object cannot be read.
+    fn correction(&self) -> Box<dyn FnMut(&mut ObjectInfo) + '_> {
+        let mut trusted = None;
+        Box::new(move |object: &mut ObjectInfo| {
+            if object.md5.is_some() && !*trusted.get_or_insert_with(|| self.trusts_digests(&object.name)) {
+                object.md5 = None;
+            }
+        })
     }
 }
 

@@ -1,10 +1,12 @@
 //! S3's driver against a test server for S3, and against invalid responses.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::domain::hex;
+use crate::storage::ObjectStore;
 use crate::storage::http::testing::{Objects, ReceivedRequest, Reply, TestServer, names, ok, options, read_all, short_timeouts, status};
 
 const HASH: &str = "0cc175b9c0f1b6a831c399e269772661";

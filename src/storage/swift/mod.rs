@@ -10,9 +10,7 @@ mod settings;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -24,12 +22,12 @@ use ureq::http::Method;
 use self::login::ScopedToken;
 use self::settings::{AuthMode, Settings};
 use super::http::{
-    self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, TokenCache, container_name, encode, listing, object_name,
-    part,
+    self, BaseUrl, Header, HttpClient, HttpResponse, HttpStore, Network, Page, TokenCache, container_name, encode, object_name,
 };
-use super::{ListedPage, ObjectInfo, ObjectStore, StorageError, StorageErrorKind};
+use super::{ObjectInfo, StorageError, StorageErrorKind};
 use crate::config::StorageOptions;
 use crate::domain::hex;
+use crate::parallel::lock;
 
 /// The limit for a page of a listing, in bytes. It has up to 10 000 names of 1 KiB.
 const LARGEST_PAGE: usize = 64 * 1024 * 1024;
@@ -75,7 +73,7 @@ impl Client {
         };
         // If the options set a project, one login serves all projects.
         let scope = if self.settings.project.is_some() { None } else { project.clone() };
-        let token_cache = Arc::clone(self.token_caches.lock().unwrap_or_else(PoisonError::into_inner).entry(scope.clone()).or_default());
+        let token_cache = Arc::clone(lock(&self.token_caches).entry(scope.clone()).or_default());
         let of = project.as_deref().map(|id| format!(" of project {id}")).unwrap_or_default();
         Ok(SwiftStore {
             location: format!("Swift container {name}{of}, by {}", self.settings.auth_url),
@@ -227,6 +225,10 @@ impl HttpStore for SwiftStore {
         &self.account.http
     }
 
+    fn container_location(&self) -> &str {
+        &self.location
+    }
+
     /// Returns the URL if it is known.
     fn place(&self) -> &str {
         self.url.get().unwrap_or(&self.location)
@@ -256,26 +258,8 @@ impl HttpStore for SwiftStore {
             _ => Err(refusal(response)),
         }
     }
-}
 
-impl ObjectStore for SwiftStore {
-    fn location(&self) -> &str {
-        &self.location
-    }
-
-    fn concurrency(&self) -> usize {
-        self.account.http.concurrency()
-    }
-
-    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectInfo) -> ControlFlow<()>) -> Result<(), StorageError> {
-        listing::list(self, prefix, each)
-    }
-
-    fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
-        listing::page_after(self, after)
-    }
-
-    fn stat(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
+    fn info(&self, name: &str) -> Result<Option<ObjectInfo>, StorageError> {
         let response = self.send(&Method::HEAD, &format!("/{}", object_name(name)?), None)?;
         if is_not_found(&response) {
             return not_found(response).and_then(|()| self.prove_absent()).map(|()| None);
@@ -289,10 +273,6 @@ impl ObjectStore for SwiftStore {
         let etag = response.header("etag").unwrap_or_default();
         let md5 = if large { None } else { hex::decode(etag.trim_matches('"')) };
         Ok(Some(ObjectInfo { name: name.to_owned(), size, modified: response.modified(), md5 }))
-    }
-
-    fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<Box<dyn Read + Send + '_>, StorageError> {
-        part::open(self, name, range)
     }
 }
 
