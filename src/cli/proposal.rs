@@ -1,6 +1,6 @@
 //! How `plan` and `repair` come to a plan.
 
-use super::args::{DecisionArgs, SelectionArgs};
+use super::args::{DecisionArgs, SelectionArgs, seconds};
 use super::storage::CheckArgs;
 use super::{Context, ProgressDisplay, Result, sentences};
 use crate::domain::text::count;
@@ -32,7 +32,7 @@ impl ProposalArgs {
     pub fn wanted(&self, context: &Context<'_>, selection: Selection, database: &Database) -> Result<Wanted> {
         let mut wanted = context.wanted(&self.selection, selection, &self.decision, database)?;
         wanted.policy.accept_quick = self.checks.accept_quick;
-        wanted.policy.evidence_max_age_seconds = i64::try_from(self.checks.evidence_max_age.as_secs()).unwrap_or(i64::MAX);
+        wanted.policy.evidence_max_age_seconds = seconds(self.checks.evidence_max_age);
         Ok(wanted)
     }
 }
