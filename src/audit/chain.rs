@@ -10,8 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::line_digest::{self, LineDigest, digest, hex_of};
 use super::parse::{self, NoRecord};
-use super::record::{Event, Record, Torn};
-use crate::domain::CodeSet;
+use super::record::{Event, Record, SCHEMA_VERSION, Torn};
 use crate::domain::code::codes;
 
 /// The last record of a chain, which the next one continues.
@@ -33,13 +32,41 @@ impl Default for Head {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub line: u64,
-    /// What is wrong with it.
-    pub kind: ProblemKind,
+    pub code: LogProblemCode,
+    /// What is wrong with it: a fragment that follows `line N`.
+    pub text: String,
+}
+
+impl Problem {
+    pub(super) fn new(line: u64, code: LogProblemCode, text: impl Into<String>) -> Self {
+        Self { line, code, text: text.into() }
+    }
+
+    pub(super) fn too_long(line: u64) -> Self {
+        let text = format!("is longer than {} bytes, the limit for an audit record", super::MAX_LINE);
+        Self::new(line, LogProblemCode::TooLong, text)
+    }
+
+    /// The problem of a line that is not a record.
+    pub(super) fn no_record(line: u64, reason: &NoRecord) -> Self {
+        let why = match reason {
+            NoRecord::Truncated => "it ends too early",
+            NoRecord::Other(why) => why,
+            NoRecord::Newer(version) => {
+                let text = format!(
+                    "was written by a newer version of this program (schema version {version}, this one knows {SCHEMA_VERSION}): use that \
+                     one, or another --audit-log"
+                );
+                return Self::new(line, LogProblemCode::NewerVersion, text);
+            }
+        };
+        Self::new(line, LogProblemCode::NoRecord, format!("is not an audit record: {why}"))
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {} {}", self.line, self.kind)
+        write!(f, "line {} {}", self.line, self.text)
     }
 }
 
@@ -78,112 +105,9 @@ codes! {
     }
 }
 
-/// What is wrong with a line. Displayed as a fragment that follows `line N`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProblemKind {
-    /// It is not a record, and no `torn` record follows it.
-    NoRecord {
-        /// Why it is not a record.
-        reason: String,
-    },
-    /// It was written by a later version.
-    NewerVersion {
-        /// The schema version in it.
-        version: u64,
-    },
-    /// It is longer than [`MAX_LINE`](super::MAX_LINE).
-    TooLong,
-    /// Records before it are missing, repeated or moved.
-    WrongSeq {
-        /// The number that is expected here.
-        expected: u64,
-        /// The number in the record.
-        found: u64,
-    },
-    /// The record before it was changed after this one was written, or this one was changed.
-    BrokenLink {
-        /// The hash of the record before it.
-        expected: String,
-        /// The hash in this record.
-        found: String,
-    },
-    /// Its own digest does not match it.
-    WrongDigest,
-    /// It is the last record and has no digest, although an earlier record has one.
-    NoDigest,
-    /// It is a `torn` record that does not describe the lines before it.
-    WrongTorn,
-    /// It belongs to a unit without an earlier intent. Only found when a whole run is loaded.
-    NoIntent { unit: usize },
-}
-
-/// The kind of problem of a line that is not a record.
-pub(super) fn kind(reason: &NoRecord) -> ProblemKind {
-    match reason {
-        NoRecord::Truncated => ProblemKind::NoRecord { reason: "it ends too early".to_owned() },
-        NoRecord::Other(reason) => ProblemKind::NoRecord { reason: reason.clone() },
-        NoRecord::Newer(version) => ProblemKind::NewerVersion { version: *version },
-    }
-}
-
-impl ProblemKind {
-    /// Its code.
-    pub fn code(&self) -> &'static str {
-        let code = match self {
-            Self::NoRecord { .. } => LogProblemCode::NoRecord,
-            Self::NewerVersion { .. } => LogProblemCode::NewerVersion,
-            Self::TooLong => LogProblemCode::TooLong,
-            Self::WrongSeq { .. } => LogProblemCode::WrongSeq,
-            Self::BrokenLink { .. } => LogProblemCode::BrokenLink,
-            Self::WrongDigest => LogProblemCode::WrongDigest,
-            Self::NoDigest => LogProblemCode::NoDigest,
-            Self::WrongTorn => LogProblemCode::WrongTorn,
-            Self::NoIntent { .. } => LogProblemCode::NoIntent,
-        };
-        code.as_str()
-    }
-}
-
-impl fmt::Display for ProblemKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoRecord { reason } => write!(f, "is not an audit record: {reason}"),
-            Self::NewerVersion { version } => write!(f, "was written by a newer version of this program (schema version {version})"),
-            Self::TooLong => write!(f, "is longer than {} bytes, the limit for an audit record", super::MAX_LINE),
-            Self::WrongSeq { expected, found } if found > expected => {
-                write!(f, "is record {found} where record {expected} is expected: records before it are missing")
-            }
-            Self::WrongSeq { expected, found } => {
-                write!(f, "is record {found} where record {expected} is expected: records were repeated or moved")
-            }
-            Self::BrokenLink { expected, found } => {
-                write!(f, "does not follow the record before it, which was changed: its SHA-256 is {expected}, but {found} is recorded")
-            }
-            Self::WrongDigest => write!(f, "was changed after it was written: its digest does not match"),
-            Self::NoDigest => {
-                write!(f, "has no digest, although earlier records have one: it was changed, or an older version of this program wrote it")
-            }
-            Self::WrongTorn => write!(f, "describes a torn line that is not the one before it"),
-            Self::NoIntent { unit } => write!(f, "belongs to unit {unit}, which has no earlier intent"),
-        }
-    }
-}
-
-/// An unfinished end of a log that is being written, or whose writer died. This is not damage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unfinished {
-    /// Its first line, counted from 1.
-    pub line: u64,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// It is a complete record that lacks only its line feed, and counts as a record.
-    pub whole: bool,
-}
-
 /// Lines that are not records, until a `torn` record explains them.
 #[derive(Debug, Clone)]
 struct Pending {
-    first_line: u64,
     bytes: u64,
     hasher: Sha256,
     /// The first line that a crash does not explain, or else the first line.
@@ -225,7 +149,7 @@ impl Verifier {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let record = match parse::parse(line) {
             Ok(record) => record,
-            Err(reason @ NoRecord::Newer(_)) => return Err(self.problem(kind(&reason))),
+            Err(reason @ NoRecord::Newer(_)) => return Err(Problem::no_record(self.lines, &reason)),
             Err(reason) => {
                 self.set_aside(line, &reason, terminated);
                 return Ok(None);
@@ -243,31 +167,32 @@ impl Verifier {
         checked.map(|()| Some(record))
     }
 
-    /// Returns the unfinished end after the last line.
-    pub fn finish(&mut self) -> Result<Option<Unfinished>, Problem> {
-        match (self.pending.take(), self.last) {
-            (Some(pending), _) if !pending.cut_off => Err(pending.problem),
-            (Some(pending), _) => Ok(Some(Unfinished { line: pending.first_line, bytes: pending.bytes, whole: false })),
-            (None, Some((bytes, false))) => Ok(Some(Unfinished { line: self.lines, bytes, whole: true })),
-            (None, _) => Ok(None),
+    /// Returns whether the log has an unfinished end, after the last line: it is being written, or its writer died. This is not damage. A
+    /// complete record that lacks only its line feed counts as a record.
+    pub fn finish(&mut self) -> Result<bool, Problem> {
+        match self.pending.take() {
+            Some(pending) if !pending.cut_off => Err(pending.problem),
+            Some(_) => Ok(true),
+            None => Ok(matches!(self.last, Some((_, false)))),
         }
     }
 
     /// The problem of a last record without a digest in a log that has digests. Nothing shows whether it was changed; the record after
     /// it would. It is still read, because an older version of this program may write to the same log.
     pub fn unprotected(&self) -> Option<Problem> {
-        self.without_digest.map(|line| Problem { line, kind: ProblemKind::NoDigest })
+        let text = "has no digest, although earlier records have one: it was changed, or an older version of this program wrote it";
+        self.without_digest.map(|line| Problem::new(line, LogProblemCode::NoDigest, text))
     }
 
     /// A problem with the current line.
-    fn problem(&self, kind: ProblemKind) -> Problem {
-        Problem { line: self.lines, kind }
+    fn problem(&self, code: LogProblemCode, text: impl Into<String>) -> Problem {
+        Problem::new(self.lines, code, text)
     }
 
     /// Adds a line that is not a record to the pending hash.
     fn set_aside(&mut self, line: &[u8], reason: &NoRecord, terminated: bool) {
         let cut_off = parse::is_cut_off(line, reason, terminated, self.lines == 1);
-        let problem = self.problem(kind(reason));
+        let problem = Problem::no_record(self.lines, reason);
         match &mut self.pending {
             Some(pending) => {
                 pending.bytes += 1 + line.len() as u64;
@@ -280,7 +205,7 @@ impl Verifier {
             }
             None => {
                 let hasher = Sha256::new_with_prefix(line);
-                self.pending = Some(Pending { first_line: self.lines, bytes: line.len() as u64, hasher, problem, cut_off });
+                self.pending = Some(Pending { bytes: line.len() as u64, hasher, problem, cut_off });
             }
         }
     }
@@ -294,18 +219,25 @@ impl Verifier {
             None => self.last.map(|(bytes, _)| Torn { bytes, sha256: self.head.hash.clone() }),
         };
         if stated == LineDigest::Wrong {
-            return Err(self.problem(ProblemKind::WrongDigest));
+            return Err(self.problem(LogProblemCode::WrongDigest, "was changed after it was written: its digest does not match"));
         }
-        let expected = self.head.seq.saturating_add(1);
-        if record.seq != expected {
-            return Err(self.problem(ProblemKind::WrongSeq { expected, found: record.seq }));
+        let (expected, found) = (self.head.seq.saturating_add(1), record.seq);
+        if found != expected {
+            let what = if found > expected { "records before it are missing" } else { "records were repeated or moved" };
+            let text = format!("is record {found} where record {expected} is expected: {what}");
+            return Err(self.problem(LogProblemCode::WrongSeq, text));
         }
         if record.previous != self.head.hash && !self.changed {
-            let (expected, found) = (self.head.hash.clone(), record.previous.clone());
-            return Err(self.problem(ProblemKind::BrokenLink { expected, found }));
+            let text = format!(
+                "does not follow the record before it, which was changed: its SHA-256 is {}, but {} is recorded",
+                self.head.hash, record.previous
+            );
+            return Err(self.problem(LogProblemCode::BrokenLink, text));
         }
         match &record.event {
-            Event::Torn(stated) if torn.as_ref() != Some(stated) => Err(self.problem(ProblemKind::WrongTorn)),
+            Event::Torn(stated) if torn.as_ref() != Some(stated) => {
+                Err(self.problem(LogProblemCode::WrongTorn, "describes a torn line that is not the one before it"))
+            }
             _ => Ok(()),
         }
     }
@@ -314,8 +246,9 @@ impl Verifier {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
-    use super::super::samples;
+    use super::super::tests::samples;
     use super::*;
+    use crate::domain::CodeSet;
 
     /// All problems of these lines, the end included.
     fn problems(lines: &[Vec<u8>]) -> Vec<(u64, &'static str)> {
@@ -323,7 +256,7 @@ mod tests {
         let mut found: Vec<Problem> = lines.iter().filter_map(|line| verifier.feed(line).err()).collect();
         found.extend(verifier.finish().err());
         found.extend(verifier.unprotected());
-        found.into_iter().map(|problem| (problem.line, problem.kind.code())).collect()
+        found.into_iter().map(|problem| (problem.line, problem.code.as_str())).collect()
     }
 
     fn of(content: &[u8]) -> Vec<(u64, &'static str)> {
@@ -346,8 +279,7 @@ mod tests {
         let mut verifier = Verifier::default();
         let records: Vec<_> = lines.iter().map(|line| verifier.feed(line).unwrap().unwrap()).collect();
         assert_eq!(records.len(), 5);
-        let end = verifier.finish().unwrap().unwrap();
-        assert_eq!((end.line, end.bytes, end.whole), (5, lines[4].len() as u64, true));
+        assert_eq!((verifier.finish().unwrap(), verifier.records), (true, 5));
         assert_eq!(verifier.head, Head { seq: 5, hash: digest(&lines[4]) });
     }
 
@@ -487,14 +419,15 @@ mod tests {
         }
         let mut verifier = Verifier::default();
         assert_eq!(verifier.feed(b"{\"sch"), Ok(None));
-        assert_eq!(verifier.finish().unwrap().unwrap().bytes, 5);
+        assert!(verifier.finish().unwrap());
     }
 
     #[test]
     fn a_newer_version_is_named() {
         let line = String::from_utf8(samples::chain(1)[0].clone()).unwrap().replace("\"schema_version\":1", "\"schema_version\":3");
         let problem = Verifier::default().feed(line.as_bytes()).unwrap_err();
-        assert_eq!(problem.kind, ProblemKind::NewerVersion { version: 3 });
+        assert_eq!(problem.code, LogProblemCode::NewerVersion);
+        assert!(problem.text.contains("schema version 3, this one knows 1"), "{problem}");
         assert!(problem.to_string().contains("newer version"));
     }
 }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::chain::{Problem, ProblemKind};
-use super::record::SCHEMA_VERSION;
+use super::chain::Problem;
 
 /// A failure of the audit log.
 #[derive(Debug, Error)]
@@ -53,26 +52,13 @@ pub enum AuditError {
         /// The length of the line.
         bytes: usize,
     },
-    /// A line is damaged.
+    /// A line is damaged, or was written by a newer version.
     #[error("audit log {path}: {problem}")]
     Damaged {
         /// The log.
         path: PathBuf,
         /// The line, and what is wrong with it.
         problem: Problem,
-    },
-    /// A line was written by a newer version.
-    #[error(
-        "audit log {path}: line {line} was written by a newer version of this program (schema version {version}, this one knows \
-         {SCHEMA_VERSION}): use that one, or another --audit-log"
-    )]
-    NewerVersion {
-        /// The log.
-        path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// Its schema version.
-        version: u64,
     },
     /// The log has no run with this id.
     #[error("audit log {path} has no run {run}: `history list` shows its runs")]
@@ -105,11 +91,7 @@ impl AuditError {
 
     /// A problem of the chain, with the path of the log.
     pub(super) fn of(path: &Path, problem: Problem) -> Self {
-        let path = path.to_owned();
-        match problem {
-            Problem { line, kind: ProblemKind::NewerVersion { version } } => Self::NewerVersion { path, line, version },
-            problem => Self::Damaged { path, problem },
-        }
+        Self::Damaged { path: path.to_owned(), problem }
     }
 }
 

@@ -22,18 +22,15 @@ mod tail;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod properties;
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
-mod samples;
+mod tests;
 
-pub(crate) use chain::Head;
 pub use chain::LogProblemCode;
+pub(crate) use chain::{Head, Problem};
 pub use error::AuditError;
 pub use line_digest::digest;
 pub use log::AuditLog;
 pub(crate) use path::default_path;
-pub(crate) use read::{Anchor, verify};
+pub(crate) use read::verify;
 pub(crate) use record::{Begin, Intent, Settled, UnitOutcome};
 pub use record::{Event, Record};
 pub(crate) use runs::{RunHead, RunRecords, RunSummary, UnitHistory, load_run, load_runs, read_run, runs};

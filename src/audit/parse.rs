@@ -145,7 +145,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::record::Torn;
-    use super::super::samples;
+    use super::super::tests::samples;
     use super::*;
 
     fn line(record: &Record) -> Vec<u8> {

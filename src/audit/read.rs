@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::chain::{Head, Problem, ProblemKind, Unfinished, Verifier};
+use super::chain::{Head, LogProblemCode, Problem, Verifier};
 use super::record::Record;
 use super::{AuditError, MAX_LINE};
 use crate::input::{self, Input};
@@ -51,14 +51,14 @@ pub struct Records<R> {
     verifier: Verifier,
     path: PathBuf,
     done: bool,
-    unfinished: Option<Unfinished>,
+    is_unfinished: bool,
 }
 
 impl<R: BufRead> Records<R> {
     /// The records in `reader`. `path` is for messages only.
     fn new(reader: R, path: &Path) -> Self {
         let (line, verifier) = (Vec::new(), Verifier::default());
-        Self { reader, line, ended: false, offset: 0, verifier, path: path.to_owned(), done: false, unfinished: None }
+        Self { reader, line, ended: false, offset: 0, verifier, path: path.to_owned(), done: false, is_unfinished: false }
     }
 
     /// The line of the last record so far, from 1.
@@ -82,15 +82,12 @@ impl<R: BufRead> Records<R> {
             let read = read.map_err(|error| AuditError::io(&self.path, "read", error))? as u64;
             self.offset += read;
             if read == 0 {
-                self.unfinished = self.verifier.finish().map_err(|problem| AuditError::of(&self.path, problem))?;
+                self.is_unfinished = self.verifier.finish().map_err(|problem| AuditError::of(&self.path, problem))?;
                 return Ok(None);
             }
             self.ended = !self.line.ends_with(b"\n");
-            let fed = if self.ended && read == limit {
-                Err(Problem { line: self.verifier.lines + 1, kind: ProblemKind::TooLong })
-            } else {
-                self.verifier.feed(&self.line)
-            };
+            let fed =
+                if self.ended && read == limit { Err(Problem::too_long(self.verifier.lines + 1)) } else { self.verifier.feed(&self.line) };
             if let Some(record) = fed.map_err(|problem| AuditError::of(&self.path, problem))? {
                 return Ok(Some(record));
             }
@@ -111,26 +108,10 @@ impl<R: BufRead> Iterator for Records<R> {
     }
 }
 
-/// Which record has the hash that was kept elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Anchor {
-    /// The last record: nothing was added or cut off since.
-    Last,
-    /// An earlier record: the log has grown, and nothing before was cut off.
-    Earlier {
-        /// The number of the record that has this hash.
-        seq: u64,
-    },
-    /// None: the log was cut off or replaced.
-    Missing,
-}
-
 /// The result of [`verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// The number of lines.
-    pub lines: u64,
-    /// How many of them are records.
+    /// The number of records.
     pub records: u64,
     /// How many of the records are `torn` records.
     pub torn: u64,
@@ -140,20 +121,20 @@ pub struct VerifyReport {
     pub problem_count: u64,
     /// The last record. Keep its hash elsewhere.
     pub last: Head,
-    /// The unfinished end: it is being written, or a crash cut it off and no record describes it yet.
-    pub unfinished: Option<Unfinished>,
-    /// Where the hash that was kept elsewhere was found, if one was given.
-    pub anchor: Option<Anchor>,
+    /// It has an unfinished end: it is being written, or a crash cut it off and no record describes it yet.
+    pub is_unfinished: bool,
+    /// No record has the hash that was kept elsewhere: the log was cut off or replaced. If the last record has it, nothing was added since.
+    pub lacks_expected: bool,
 }
 
 impl VerifyReport {
     /// Whether the log is intact. An unfinished end is not damage.
     pub fn is_intact(&self) -> bool {
-        self.problem_count == 0 && self.anchor != Some(Anchor::Missing)
+        self.problem_count == 0 && !self.lacks_expected
     }
 }
 
-/// Checks a whole log and continues after a problem. `expected` is the hash of a record that must be in it (see [`Anchor`]); only this
+/// Checks a whole log and continues after a problem. `expected` is the hash of a record that must be in it; only this
 /// shows that lines were cut off at the end. An error means that the log could not be checked.
 pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, AuditError> {
     let mut records = read(path)?;
@@ -165,38 +146,22 @@ pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, Audit
         }
     };
     let is_expected = |head: &Head| expected.is_some_and(|hash| hash.eq_ignore_ascii_case(&head.hash));
-    let mut seen = None;
+    let mut is_seen = expected.is_none();
     loop {
         match records.step() {
             Ok(Some(_)) => {}
             Ok(None) => break,
-            Err(AuditError::Damaged { problem, .. }) => add(problem),
+            Err(AuditError::Damaged { problem, .. }) if problem.code != LogProblemCode::NewerVersion => add(problem),
             Err(error) => return Err(error),
         }
-        let head = &records.verifier.head;
-        if is_expected(head) {
-            seen = Some(head.seq);
-        }
+        is_seen |= is_expected(&records.verifier.head);
     }
-    let Records { verifier, unfinished, .. } = records;
+    let Records { verifier, is_unfinished, .. } = records;
     verifier.unprotected().into_iter().for_each(add);
     // The hash of an empty log must not match any other log.
-    let seen = seen.or_else(|| (verifier.records == 0 && is_expected(&verifier.head)).then_some(0));
-    let anchor = expected.map(|_| match seen {
-        Some(_) if is_expected(&verifier.head) => Anchor::Last,
-        Some(seq) => Anchor::Earlier { seq },
-        None => Anchor::Missing,
-    });
-    Ok(VerifyReport {
-        lines: verifier.lines,
-        records: verifier.records,
-        torn: verifier.torn,
-        problems,
-        problem_count,
-        last: verifier.head,
-        unfinished,
-        anchor,
-    })
+    let lacks_expected = !is_seen && !(verifier.records == 0 && is_expected(&verifier.head));
+    let Verifier { records, torn, head: last, .. } = verifier;
+    Ok(VerifyReport { records, torn, problems, problem_count, last, is_unfinished, lacks_expected })
 }
 
 #[cfg(test)]
@@ -204,7 +169,7 @@ pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, Audit
 mod tests {
     use std::io::{self, Write};
 
-    use super::super::samples;
+    use super::super::tests::samples;
     use super::*;
 
     fn file(content: &[u8]) -> tempfile::NamedTempFile {
@@ -221,7 +186,7 @@ mod tests {
         let seqs: Vec<u64> = records.by_ref().map(|record| record.unwrap().seq).collect();
         assert_eq!(seqs, [1, 2, 3, 4]);
         assert_eq!(records.verifier.head.seq, 4);
-        assert_eq!(records.unfinished.as_ref().map(|end| (end.line, end.bytes, end.whole)), Some((5, 15, false)));
+        assert!(records.is_unfinished);
     }
 
     #[test]
@@ -241,7 +206,7 @@ mod tests {
     #[test]
     fn a_line_without_end_does_not_fill_the_memory() {
         let mut records = Records::new(BufReader::new(io::repeat(b'x')), Path::new("log"));
-        assert!(matches!(records.next(), Some(Err(AuditError::Damaged { problem: Problem { line: 1, kind: ProblemKind::TooLong }, .. }))));
+        assert!(matches!(records.next(), Some(Err(AuditError::Damaged { problem, .. })) if problem == Problem::too_long(1)));
         assert!(records.next().is_none());
     }
 
@@ -252,8 +217,10 @@ mod tests {
         let newer = format!("{first}\n{}", second.replace("\"schema_version\":1", "\"schema_version\":9"));
         let file = file(newer.as_bytes());
         let last = read(file.path()).unwrap().last().unwrap();
-        assert!(matches!(last, Err(AuditError::NewerVersion { line: 2, version: 9, .. })));
-        assert!(matches!(verify(file.path(), None), Err(AuditError::NewerVersion { line: 2, version: 9, .. })));
+        let is_newer =
+            |error: &AuditError| error.to_string().contains("line 2 was written by a newer version of this program (schema version 9,");
+        assert!(last.is_err_and(|error| is_newer(&error)));
+        assert!(verify(file.path(), None).is_err_and(|error| is_newer(&error)));
     }
 
     #[test]
@@ -272,18 +239,14 @@ mod tests {
     fn a_hash_kept_elsewhere_shows_that_the_end_was_cut_off() {
         let lines = samples::chain(5);
         let kept = super::super::digest(&lines[3]);
-        let anchor = |count: usize, hash: &str| {
+        let is_found = |count: usize, hash: &str| {
             let report = verify(file(&lines[..count].concat()).path(), Some(hash)).unwrap();
-            assert_eq!(report.is_intact(), report.anchor != Some(Anchor::Missing));
-            report.anchor.unwrap()
+            assert_eq!(report.is_intact(), !report.lacks_expected);
+            report.is_intact()
         };
-        assert_eq!(anchor(4, &kept), Anchor::Last);
-        assert_eq!(anchor(4, &kept.to_uppercase()), Anchor::Last);
-        assert_eq!(anchor(5, &kept), Anchor::Earlier { seq: 4 });
-        assert_eq!(anchor(3, &kept), Anchor::Missing);
-        assert_eq!(anchor(0, &kept), Anchor::Missing);
-        assert_eq!(anchor(0, &Head::default().hash), Anchor::Last);
-        // It is the hash of an empty log; nothing shows that this log continued that one.
-        assert_eq!(anchor(5, &Head::default().hash), Anchor::Missing);
+        assert!(is_found(4, &kept) && is_found(4, &kept.to_uppercase()) && is_found(5, &kept));
+        assert!(!is_found(3, &kept) && !is_found(0, &kept));
+        // It is the hash of an empty log; nothing shows that another log continued that one.
+        assert!(is_found(0, &Head::default().hash) && !is_found(5, &Head::default().hash));
     }
 }

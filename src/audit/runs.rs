@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use super::AuditError;
-use super::chain::{Problem, ProblemKind};
+use super::chain::{LogProblemCode, Problem};
 use super::read::{Position, read, read_on};
 use super::record::{Begin, Event, Intent, Record, RunEnd, Settled, UnitOutcome};
 use crate::domain::{Outcome, Tally};
@@ -239,7 +239,8 @@ fn add(units: &mut BTreeMap<usize, UnitHistory>, event: Event) -> Result<Option<
 }
 
 fn without_intent(path: &Path, line: u64, unit: usize) -> AuditError {
-    AuditError::of(path, Problem { line, kind: ProblemKind::NoIntent { unit } })
+    let text = format!("belongs to unit {unit}, which has no earlier intent");
+    AuditError::of(path, Problem::new(line, LogProblemCode::NoIntent, text))
 }
 
 impl Runs {

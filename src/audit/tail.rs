@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use sha2::{Digest, Sha256};
 
 use super::MAX_LINE;
-use super::chain::{self, Head, Problem, ProblemKind};
+use super::chain::{Head, Problem};
 use super::line_digest::{digest, hex_of};
 use super::parse;
 use super::record::Torn;
@@ -36,7 +36,7 @@ pub(super) fn read<F: Read + Seek>(file: &mut F, len: u64) -> io::Result<Result<
     loop {
         let last = line_end == end;
         let Some((start, line)) = line_before(file, line_end)? else {
-            return problem(file, line_end, ProblemKind::TooLong).map(Err);
+            return Ok(Err(Problem::too_long(line_of(file, line_end)?)));
         };
         match parse::parse(&line) {
             Ok(record) => {
@@ -48,7 +48,7 @@ pub(super) fn read<F: Read + Seek>(file: &mut F, len: u64) -> io::Result<Result<
                 return Ok(Ok(Tail { head: Head { seq: record.seq, hash: digest(&line) }, torn, terminated }));
             }
             Err(reason) if !parse::is_cut_off(&line, &reason, terminated || !last, start == 0) => {
-                return problem(file, start, chain::kind(&reason)).map(Err);
+                return Ok(Err(Problem::no_record(line_of(file, start)?, &reason)));
             }
             Err(_) if start == 0 => {
                 return Ok(Ok(Tail { head: Head::default(), torn: Some(region(file, 0, end)?), terminated }));
@@ -102,8 +102,8 @@ fn region<F: Read + Seek>(file: &mut F, start: u64, end: u64) -> io::Result<Torn
     Ok(Torn { bytes: end - start, sha256: hex_of(hasher) })
 }
 
-/// A problem with the line that holds the byte at `at`. Reads the whole file to find the line number.
-fn problem<F: Read + Seek>(file: &mut F, at: u64, kind: ProblemKind) -> io::Result<Problem> {
+/// The number of the line that holds the byte at `at`. Reads the whole file before it.
+fn line_of<F: Read + Seek>(file: &mut F, at: u64) -> io::Result<u64> {
     let mut line = 1;
     let mut from = 0;
     while from < at {
@@ -111,7 +111,7 @@ fn problem<F: Read + Seek>(file: &mut F, at: u64, kind: ProblemKind) -> io::Resu
         line += bytes(file, from, to)?.iter().filter(|byte| **byte == b'\n').count() as u64;
         from = to;
     }
-    Ok(Problem { line, kind })
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -120,8 +120,9 @@ mod tests {
     use std::io::Cursor;
 
     use super::super::record::Event;
-    use super::super::samples;
+    use super::super::tests::samples;
     use super::*;
+    use crate::domain::CodeSet;
 
     fn tail(content: &[u8]) -> Result<Tail, Problem> {
         read(&mut Cursor::new(content), content.len() as u64).unwrap()
@@ -129,7 +130,7 @@ mod tests {
 
     fn found_problem(content: &[u8]) -> (u64, &'static str) {
         match tail(content) {
-            Err(problem) => (problem.line, problem.kind.code()),
+            Err(problem) => (problem.line, problem.code.as_str()),
             other => panic!("{other:?}"),
         }
     }

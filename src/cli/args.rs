@@ -10,7 +10,7 @@ use super::{Error, Result};
 use crate::config::DatabaseFlags;
 use crate::domain::time::seconds;
 use crate::domain::{AssumeDead, NULL, Policy, STATUSES, Selection, Thresholds};
-use crate::report::grid::{Format, Quote};
+use crate::report::grid::OutputOptions;
 use crate::workflow::{Database, Wanted};
 
 /// What all commands share.
@@ -57,36 +57,8 @@ pub enum ColorArg {
 
 #[derive(Debug, Args)]
 pub struct OutputArgs {
-    /// The output format
-    #[arg(short, long, global = true, value_enum, default_value = "table")]
-    pub format: Format,
-    /// Show this column; repeatable
-    #[arg(short, long = "column", global = true, value_name = "COLUMN")]
-    pub columns: Vec<String>,
-    /// Sort by this column; repeatable
-    #[arg(long = "sort-column", global = true, value_name = "COLUMN")]
-    pub sort_columns: Vec<String>,
-    /// Sort in ascending order (the default)
-    #[arg(long, global = true, conflicts_with = "sort_descending")]
-    pub sort_ascending: bool,
-    /// Sort in descending order
-    #[arg(long, global = true)]
-    pub sort_descending: bool,
-    /// Write JSON on one line
-    #[arg(long, global = true)]
-    pub noindent: bool,
-    /// Which CSV cells to quote
-    #[arg(long, global = true, value_enum, default_value = "nonnumeric", value_name = "WHICH")]
-    pub quote: Quote,
-    /// Maximum width of tables; below 1, the width of the terminal
-    #[arg(long, global = true, value_name = "COLUMNS")]
-    pub max_width: Option<i64>,
-    /// Limit tables to the width of the terminal (the default)
-    #[arg(long, global = true)]
-    pub fit_width: bool,
-    /// Print the column titles of a table without rows
-    #[arg(long, global = true)]
-    pub print_empty: bool,
+    #[command(flatten)]
+    pub options: OutputOptions,
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub color: ColorArg,
@@ -220,6 +192,10 @@ impl SelectionArgs {
         }
         Ok(Wanted { selection, policy, may_be_empty: self.allow_empty })
     }
+}
+
+pub fn seconds(span: Duration) -> i64 {
+    i64::try_from(span.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Reads a count.

@@ -1,7 +1,7 @@
 //! The error of a command: what went wrong, the exit code, and what to do.
 
 use crate::apply::UndoError;
-use crate::audit::AuditError;
+use crate::audit::{AuditError, LogProblemCode};
 use crate::db::{DbError, DbErrorKind};
 use crate::domain::SealError;
 use crate::domain::record_stream::StreamError;
@@ -143,7 +143,8 @@ impl From<AuditError> for Error {
     fn from(error: AuditError) -> Self {
         let exit = match error {
             AuditError::NoSuchRun { .. } | AuditError::AmbiguousRun { .. } | AuditError::NoDefaultPath => Exit::Usage,
-            AuditError::NotPrivate { .. } | AuditError::NewerVersion { .. } => Exit::Usage,
+            AuditError::NotPrivate { .. } => Exit::Usage,
+            AuditError::Damaged { ref problem, .. } if problem.code == LogProblemCode::NewerVersion => Exit::Usage,
             AuditError::Locked { .. } => Exit::Lock,
             AuditError::Io { .. } | AuditError::Poisoned { .. } | AuditError::TooLong { .. } | AuditError::Damaged { .. } => {
                 Exit::Unexpected

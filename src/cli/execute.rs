@@ -1,6 +1,7 @@
 //! How `apply`, `repair` and `undo` execute a plan: safety, confirmation, run, result.
 
 use std::collections::HashSet;
+use std::io;
 
 use super::args::{number_up_to, whole_number};
 use super::context::follow_ups;
@@ -10,8 +11,9 @@ use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, prompt, run_recor
 use crate::apply::{Failure, Run};
 use crate::audit::AuditLog;
 use crate::domain::text::count;
-use crate::domain::{Outcome, digest};
+use crate::domain::{Outcome, UnitResult, digest};
 use crate::plan::Plan;
+use crate::report::grid::Grid;
 use crate::spool::Spool;
 use crate::workflow::{
     self, Database, Execution, Observer, RecordedRun, Refused, RunLog, Skipped, depends_on_storage, require_database_of,
@@ -52,8 +54,7 @@ impl ExecutionArgs {
     /// Checks the command line first: an unknown column must be reported before anything is changed, and a missing terminal before a
     /// connection is made.
     pub fn check(&self, ui: &Ui) -> Result<()> {
-        let no_results = view::results(&Spool::default(), true)?;
-        ui.check_columns(|| no_results)?;
+        ui.check_columns(view::RESULTS)?;
         if self.asks() { prompt::insist_on_terminal(ui) } else { Ok(()) }
     }
 
@@ -271,7 +272,7 @@ fn show_changes(context: &Context<'_>, database: &Database, plan: &Plan) -> Resu
 }
 
 /// The commands of the units that were changed, or would be, each once.
-fn commands(planned: &PlannedRun<'_>, run: &Run, same_places: &str) -> std::io::Result<Spool<String>> {
+fn commands(planned: &PlannedRun<'_>, run: &Run, same_places: &str) -> io::Result<Spool<String>> {
     #[derive(serde::Deserialize)]
     struct Ended {
         unit: usize,
@@ -324,7 +325,10 @@ fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, 
     if ui.is_stream() {
         ui.written(run_records::write(ui.stream(), planned.command, &document))?;
     } else {
-        let grid = ui.grid(|| view::results(&run.results, ui.is_document()))?;
+        let is_shown = |result: &io::Result<UnitResult>| {
+            ui.is_document() || result.as_ref().map_or(true, |result| result.outcome != Outcome::NotBegun)
+        };
+        let grid = ui.grid(|| Grid::try_of(run.results.iter().filter(is_shown), view::RESULTS))?;
         ui.result(&document, "units", || grid)?;
     }
     if ui.is_table() && !follow_up.is_empty() {

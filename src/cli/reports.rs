@@ -13,7 +13,7 @@ use crate::db::{Engine, task};
 use crate::domain::text::shell_word;
 use crate::domain::{Table, Value};
 use crate::plan::Plan;
-use crate::report::grid::{Format, OutputOptions};
+use crate::report::grid::{Format, Grid, OutputOptions};
 use crate::report::markdown::{PlanView, plan_report};
 use crate::report::script::{Kept, ScriptStatement, ScriptUnit, kept_time, sql_script};
 use crate::scan::Scan;
@@ -56,7 +56,7 @@ pub fn write(kind: Kind, out: &mut dyn Write, material: Material<'_>) -> io::Res
         Kind::Csv => {
             let options = OutputOptions { format: Format::Csv, ..OutputOptions::default() };
             let plan = material.plan;
-            let grid = view::units(&plan.units)?;
+            let grid = Grid::try_of(&plan.units, view::UNITS)?;
             crate::report::grid::write(out, plan, "units", || grid, &options).map_err(io::Error::other)
         }
     }
@@ -75,9 +75,11 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
         ticket: record.ticket.as_deref(),
         follow_up: &|unit| follow_ups(&unit.follow_up, same),
         skipped: scan.document.findings.iter().filter(|finding| !finding.is_actionable()).collect(),
-        apply: vec![command(&format!("apply {file} --dry-run")), command(&format!("apply {file}"))],
-        verify: vec![command("history list"), command("history reconcile")],
-        undo: vec![command("undo RUN")],
+        commands: vec![
+            ("Apply", vec![command(&format!("apply {file} --dry-run")), command(&format!("apply {file}"))]),
+            ("Verify afterwards", vec![command("history list"), command("history reconcile")]),
+            ("Undo", vec![command("undo RUN")]),
+        ],
     };
     plan_report(out, &view)
 }

@@ -2,78 +2,38 @@
 
 use std::io;
 
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::view::RunDocument;
 use crate::domain::record_stream::{StreamKind, StreamWriter};
-use crate::domain::{DatabaseInfo, Tally, UnitResult};
-use crate::workflow::{LeftAlone, Refused};
 
-/// The stream `cinder-backup-repair/run-records`.
-pub struct RunRecords;
+/// The stream `cinder-backup-repair/run-records`. The head has the fields of [`RunDocument`] that are before its lists, the closing record
+/// those after them, and a record is an item of one of the lists.
+struct RunRecords;
 
 impl StreamKind for RunRecords {
     const SCHEMA: &'static str = "cinder-backup-repair/run-records";
     const SCHEMA_VERSION: u32 = 1;
     const KIND: &'static str = "the result of a run";
     const INSTEAD: &'static str = "see the audit log";
-    type Head = RunHead;
-    type Record = RunRecord;
-    type End = RunEnd;
-}
-
-/// The fields of [`RunDocument`] that are before its lists.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct RunHead {
-    command: String,
-    run: Option<String>,
-    dry_run: bool,
-    plan: String,
-    database: DatabaseInfo,
-}
-
-/// An item of a list of [`RunDocument`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunRecord {
-    Unit(Box<UnitResult>),
-    Refused(Refused),
-    LeftAlone(LeftAlone),
-    FollowUp(String),
-}
-
-/// The other fields of [`RunDocument`].
-#[derive(Debug, Serialize, Deserialize)]
-pub struct RunEnd {
-    left_out: usize,
-    missing_grants: Vec<String>,
-    summary: Tally,
-    interrupted: Option<String>,
+    type Head = Value;
+    type Record = Value;
+    type End = Value;
 }
 
 /// Writes a result as a stream.
 pub fn write(out: impl io::Write, command: &str, document: &RunDocument<'_>) -> io::Result<()> {
-    let head = RunHead {
-        command: command.to_owned(),
-        run: document.run.map(str::to_owned),
-        dry_run: document.dry_run,
-        plan: document.plan.to_owned(),
-        database: document.database.clone(),
-    };
+    let RunDocument { run, dry_run, plan, database, left_out, missing_grants, summary, interrupted, .. } = document;
+    let head = json!({ "command": command, "run": run, "dry_run": dry_run, "plan": plan, "database": database });
     let mut writer = StreamWriter::<RunRecords, _>::begin(out, &head, None)?;
     for unit in document.units {
-        writer.add(&RunRecord::Unit(Box::new(unit?)))?;
+        writer.add(&json!({ "unit": unit? }))?;
     }
-    document.refused.iter().try_for_each(|refused| writer.add(&RunRecord::Refused(refused.clone())))?;
-    document.left_alone.iter().try_for_each(|left| writer.add(&RunRecord::LeftAlone(left.clone())))?;
+    document.refused.iter().try_for_each(|refused| writer.add(&json!({ "refused": refused })))?;
+    document.left_alone.iter().try_for_each(|left| writer.add(&json!({ "left_alone": left })))?;
     for command in document.follow_up {
-        writer.add(&RunRecord::FollowUp(command?))?;
+        writer.add(&json!({ "follow_up": command? }))?;
     }
-    let end = RunEnd {
-        left_out: document.left_out,
-        missing_grants: document.missing_grants.to_vec(),
-        summary: document.summary,
-        interrupted: document.interrupted.map(str::to_owned),
-    };
+    let end = json!({ "left_out": left_out, "missing_grants": missing_grants, "summary": summary, "interrupted": interrupted });
     writer.end(&end).map(drop)
 }

@@ -139,12 +139,8 @@ impl StorageArgs {
 }
 
 pub fn level(text: &str) -> std::result::Result<Level, String> {
-    match text {
-        "quick" => Ok(Level::Quick),
-        "deep" => Ok(Level::Deep),
-        "restore" => Ok(Level::Restore),
-        _ => Err(format!("{text:?} is not a level: use quick, deep or restore")),
-    }
+    let level = [Level::Quick, Level::Deep, Level::Restore].into_iter().find(|level| level.name() == text);
+    level.ok_or_else(|| format!("{text:?} is not a level: use quick, deep or restore"))
 }
 
 /// Reads a time span of at least 1 s.
@@ -156,18 +152,9 @@ pub fn positive_span(text: &str) -> std::result::Result<Duration, String> {
 pub fn size(text: &str) -> std::result::Result<u64, String> {
     let usage = || format!("{text:?} is not a size: use for example 512M or 2G");
     let trimmed = text.trim().trim_end_matches(['B', 'b']).trim_end_matches(['i', 'I']);
-    let (digits, unit) = match trimmed.char_indices().next_back() {
-        Some((at, letter)) if letter.is_ascii_alphabetic() => (trimmed.get(..at).unwrap_or_default(), Some(letter.to_ascii_uppercase())),
-        _ => (trimmed, None),
-    };
-    let shift = match unit {
-        None => 0,
-        Some('K') => 10,
-        Some('M') => 20,
-        Some('G') => 30,
-        Some('T') => 40,
-        Some(_) => return Err(usage()),
-    };
+    let units = [(['K', 'k'], 10), (['M', 'm'], 20), (['G', 'g'], 30), (['T', 't'], 40)];
+    let with_unit = units.into_iter().find_map(|(letters, shift)| Some((trimmed.strip_suffix(letters)?, shift)));
+    let (digits, shift) = with_unit.unwrap_or((trimmed, 0));
     let number: u64 = digits.parse().map_err(|_| usage())?;
     number.checked_mul(1 << shift).ok_or_else(usage)
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
+use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
 use super::Exit;
 use super::args::{ColorArg, OutputArgs};
-use crate::report::grid::{Format, Grid, OutputOptions, ReportError};
+use crate::report::grid::{Column, Format, Grid, OutputOptions, ReportError};
 use crate::report::safe::terminal;
 
 /// Where what is printed goes.
@@ -37,16 +38,6 @@ pub struct Ui {
     begun: Arc<AtomicBool>,
 }
 
-/// The document of a command that failed and has no other result.
-#[derive(Debug, Serialize)]
-struct ErrorDocument<'a> {
-    schema: &'static str,
-    schema_version: u32,
-    exit_code: u8,
-    error: &'a str,
-    hint: Option<&'a str>,
-}
-
 impl Ui {
     /// From the command line and what the streams are.
     pub fn new(args: &OutputArgs) -> Self {
@@ -56,19 +47,9 @@ impl Ui {
             ColorArg::Auto => terminal && !is_dumb() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         };
         let stdout_is_terminal = io::stdout().is_terminal();
-        let most = args.max_width.filter(|width| *width > 0).map(|width| u16::try_from(width).unwrap_or(u16::MAX));
+        let most = args.options.max_width.filter(|width| *width > 0).map(|width| u16::try_from(width).unwrap_or(u16::MAX));
         let width = most.or_else(|| stdout_is_terminal.then(|| columns_of(io::stdout())).flatten());
-        let options = OutputOptions {
-            format: args.format,
-            columns: args.columns.clone(),
-            sort_columns: args.sort_columns.clone(),
-            descending: args.sort_descending,
-            noindent: args.noindent,
-            quote: args.quote,
-            print_empty: args.print_empty,
-            width,
-            color: color(stdout_is_terminal),
-        };
+        let options = OutputOptions { width, color: color(stdout_is_terminal), ..args.options.clone() };
         let color_stderr = color(io::stderr().is_terminal());
         let (quiet, verbose, no_input, begun) = (args.quiet, args.verbose, args.no_input, Arc::default());
         Self { streams: Streams::Apart, options, quiet, verbose, no_input, color_stderr, begun }
@@ -118,8 +99,8 @@ impl Ui {
     }
 
     /// Makes sure that the result has the columns of `--column`, without writing anything.
-    pub fn check_columns(&self, grid: impl FnOnce() -> Grid) -> Result<(), ReportError> {
-        crate::report::grid::write(&mut io::sink(), &(), "", grid, &self.options)
+    pub fn check_columns<T>(&self, columns: &[Column<T>]) -> Result<(), ReportError> {
+        crate::report::grid::write(&mut io::sink(), &(), "", || Grid::empty(columns), &self.options)
     }
 
     /// The rows of a result, if they are needed in this format.
@@ -213,8 +194,9 @@ impl Ui {
     pub fn failure(&self, exit: Exit, message: &str, hint: Option<&str>) {
         self.error(message, hint);
         if self.is_document() && self.streams == Streams::Apart && !self.begun.load(Ordering::Relaxed) {
-            let schema = "cinder-backup-repair/error";
-            let document = ErrorDocument { schema, schema_version: 1, exit_code: exit.code(), error: message, hint };
+            let document = json!({
+                "schema": "cinder-backup-repair/error", "schema_version": 1, "exit_code": exit.code(), "error": message, "hint": hint,
+            });
             let options = OutputOptions { format: self.options.format, noindent: self.options.noindent, ..OutputOptions::default() };
             // The exit code reports it anyway.
             let _ = crate::report::grid::write(&mut self.out(), &document, "", Grid::default, &options);

@@ -1,164 +1,92 @@
-//! What each result looks like as rows; one function a result, no logic.
-
-use std::io;
+//! What each result looks like as rows; one table of columns a result, no logic.
 
 use serde::Serialize;
 
-use crate::cli::commands::scrub::CoverageEntry;
-use crate::domain::time::{human, stamp};
-use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Outcome, Tally, UnitResult};
+use crate::cli::commands::scrub::{Coverage, time};
+use crate::domain::time::human;
+use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Level, Tally, UnitResult};
 use crate::ledger::Failure;
 use crate::plan::Unit;
-use crate::report::grid::{Cell, Grid};
+use crate::report::grid::Column;
 use crate::spool::Spool;
 use crate::workflow::{LeftAlone, Refused};
 
-pub fn findings(findings: &[Finding]) -> Grid {
-    let rows = findings
-        .iter()
-        .map(|finding| {
-            let proposed = finding.proposal.as_ref().map_or_else(
-                || if finding.refusal.is_some() { "refused".to_owned() } else { String::new() },
-                |proposal| changes(&proposal.changes),
-            );
-            vec![
-                finding.kind.to_string().into(),
-                finding.id.as_str().into(),
-                finding.name.as_deref().into(),
-                finding.status.as_deref().into(),
-                finding.host.as_deref().into(),
-                finding.age_seconds.map_or(Cell::Null, |age| human(age).into()),
-                finding.verdict.to_string().into(),
-                proposed.into(),
-                why(&finding.evidence, finding.refusal.as_deref()).into(),
-            ]
-        })
-        .collect();
-    Grid { columns: vec!["Kind", "ID", "Name", "Status", "Host", "Age", "Verdict", "Proposed", "Evidence"], rows }
-}
+pub const FINDINGS: &[Column<Finding>] = &[
+    ("Kind", |finding| finding.kind.to_string().into()),
+    ("ID", |finding| finding.id.as_str().into()),
+    ("Name", |finding| finding.name.as_deref().into()),
+    ("Status", |finding| finding.status.as_deref().into()),
+    ("Host", |finding| finding.host.as_deref().into()),
+    ("Age", |finding| finding.age_seconds.map(human).into()),
+    ("Verdict", |finding| finding.verdict.to_string().into()),
+    ("Proposed", |finding| match &finding.proposal {
+        Some(proposal) => changes(&proposal.changes).into(),
+        None => if finding.refusal.is_some() { "refused" } else { "" }.into(),
+    }),
+    ("Evidence", |finding| why(&finding.evidence, finding.refusal.as_deref()).into()),
+];
 
-pub fn units(units: &Spool<Unit>) -> io::Result<Grid> {
-    let row = |unit: io::Result<Unit>| {
-        let unit = unit?;
-        Ok(vec![
-            unit.number.into(),
-            unit.kind.to_string().into(),
-            unit.id.into(),
-            unit.name.into(),
-            unit.status.into(),
-            changes(&unit.changes).into(),
-            why(&unit.evidence, None).into(),
-        ])
-    };
-    let rows = units.iter().map(row).collect::<io::Result<_>>()?;
-    Ok(Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Status", "Changes", "Evidence"], rows })
-}
+pub const UNITS: &[Column<Unit>] = &[
+    ("Unit", |unit| unit.number.into()),
+    ("Kind", |unit| unit.kind.to_string().into()),
+    ("ID", |unit| unit.id.as_str().into()),
+    ("Name", |unit| unit.name.as_deref().into()),
+    ("Status", |unit| unit.status.as_deref().into()),
+    ("Changes", |unit| changes(&unit.changes).into()),
+    ("Evidence", |unit| why(&unit.evidence, None).into()),
+];
 
-/// The results of a run, those of units that were not begun only if `all` are wanted.
-pub fn results(results: &Spool<UnitResult>, all: bool) -> io::Result<Grid> {
-    let is_shown = |result: &UnitResult| all || result.outcome != Outcome::NotBegun;
-    let rows = results
-        .iter()
-        .filter(|result| result.as_ref().map_or(true, is_shown))
-        .map(|result| {
-            let result = result?;
-            let mut reason = result.reason.clone().unwrap_or_default();
-            // Every write sets updated_at: it tells nothing where another column moved, too.
-            let telling = result.moved.iter().any(|moved| moved.column != "updated_at");
-            for moved in result.moved.iter().filter(|moved| !telling || moved.column != "updated_at") {
-                let of = if moved.id == result.id {
-                    String::new()
-                } else {
-                    format!("{} {}: ", moved.table.to_string().trim_end_matches('s'), moved.id)
-                };
-                reason.push_str(&format!("; {of}{} planned {}, found {}", moved.column, moved.planned, moved.found));
-            }
-            Ok(vec![
-                result.unit.into(),
-                result.kind.to_string().into(),
-                result.id.into(),
-                result.name.into(),
-                result.outcome.to_string().into(),
-                changes(&result.changes).into(),
-                reason.into(),
-            ])
-        })
-        .collect::<io::Result<_>>()?;
-    Ok(Grid { columns: vec!["Unit", "Kind", "ID", "Name", "Outcome", "Changes", "Reason"], rows })
-}
+/// The results of a run.
+pub const RESULTS: &[Column<UnitResult>] = &[
+    ("Unit", |result| result.unit.into()),
+    ("Kind", |result| result.kind.to_string().into()),
+    ("ID", |result| result.id.as_str().into()),
+    ("Name", |result| result.name.as_deref().into()),
+    ("Outcome", |result| result.outcome.to_string().into()),
+    ("Changes", |result| changes(&result.changes).into()),
+    ("Reason", |result| reason(result).into()),
+];
 
-/// What was found on the storage, as rows.
-pub fn checks(results: &[CheckResult]) -> Grid {
-    let number = |number: u64| Cell::Integer(i64::try_from(number).unwrap_or(i64::MAX));
-    let rows = results
-        .iter()
-        .map(|result| {
-            let verdict = result.verdict.to_string();
-            vec![
-                result.id.as_str().into(),
-                result.name.as_deref().into(),
-                result.driver.map_or_else(|| result.service.as_deref().into(), |driver| driver.to_string().into()),
-                [(true, verdict.as_str()), (result.is_unreadable(), "unreadable"), (result.busy, "busy")]
-                    .into_iter()
-                    .filter_map(|(is_so, word)| is_so.then_some(word))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-                    .into(),
-                result.reached().map_or(Cell::Null, |level| level.to_string().into()),
-                number(result.objects.expected),
-                number(result.bytes.expected),
-                number(u64::try_from(result.problems.len()).unwrap_or(u64::MAX)),
-                result.depth.as_str().into(),
-            ]
-        })
-        .collect();
-    Grid { columns: vec!["ID", "Name", "Driver", "Verdict", "Reached", "Objects", "Bytes", "Problems", "Depth"], rows }
-}
+/// What was found on the storage.
+pub const CHECKS: &[Column<CheckResult>] = &[
+    ("ID", |result| result.id.as_str().into()),
+    ("Name", |result| result.name.as_deref().into()),
+    ("Driver", |result| result.driver.map_or_else(|| result.service.as_deref().into(), |driver| driver.to_string().into())),
+    ("Verdict", |result| {
+        let words = [(true, result.verdict.name()), (result.is_unreadable(), "unreadable"), (result.busy, "busy")];
+        words.into_iter().filter_map(|(is_so, word)| is_so.then_some(word)).collect::<Vec<_>>().join(", ").into()
+    }),
+    ("Reached", |result| result.reached().map(Level::name).into()),
+    ("Objects", |result| result.objects.expected.into()),
+    ("Bytes", |result| result.bytes.expected.into()),
+    ("Problems", |result| result.problems.len().into()),
+    ("Depth", |result| result.depth.as_str().into()),
+];
 
-/// The failures of a scrub, as rows.
-pub fn scrub_failures(failures: &[Failure]) -> Grid {
-    let time = |seconds: i64| jiff::Timestamp::from_second(seconds).map(stamp).unwrap_or_default();
-    let rows = failures
-        .iter()
-        .map(|failure| {
-            vec![
-                failure.id.as_str().into(),
-                failure.project.as_deref().into(),
-                failure.driver.as_deref().into(),
-                failure.verdict.as_str().into(),
-                failure.level.to_string().into(),
-                time(failure.first_at).into(),
-                failure.good_at.map(time).into(),
-                failure.problem.as_deref().into(),
-            ]
-        })
-        .collect();
-    Grid { columns: vec!["ID", "Project ID", "Driver", "Verdict", "Level", "Failed Since", "Last Good", "Problem"], rows }
-}
+pub const SCRUB_FAILURES: &[Column<Failure>] = &[
+    ("ID", |failure| failure.id.as_str().into()),
+    ("Project ID", |failure| failure.project.as_deref().into()),
+    ("Driver", |failure| failure.driver.as_deref().into()),
+    ("Verdict", |failure| failure.verdict.as_str().into()),
+    ("Level", |failure| failure.level.name().into()),
+    ("Failed Since", |failure| time(failure.first_at).into()),
+    ("Last Good", |failure| failure.good_at.map(time).into()),
+    ("Problem", |failure| failure.problem.as_deref().into()),
+];
 
-/// The coverage of a scrub, as rows.
-pub fn coverage(entries: &[CoverageEntry]) -> Grid {
-    let number = |number: u64| Cell::Integer(i64::try_from(number).unwrap_or(i64::MAX));
-    let rows = entries
-        .iter()
-        .map(|entry| {
-            vec![
-                entry.scope.into(),
-                entry.name.as_deref().into(),
-                number(entry.backups),
-                number(entry.bytes),
-                number(entry.quick),
-                number(entry.deep),
-                number(entry.restore),
-                number(entry.failed),
-                number(entry.never_verified),
-                entry.oldest_unverified_at.as_deref().into(),
-            ]
-        })
-        .collect();
-    let columns = vec!["Scope", "Name", "Backups", "Bytes", "Quick", "Deep", "Restore", "Failed", "Never Verified", "Oldest Unverified At"];
-    Grid { columns, rows }
-}
+/// The coverage of a scrub.
+pub const COVERAGE: &[Column<Coverage>] = &[
+    ("Scope", |part| part.scope.into()),
+    ("Name", |part| part.name.as_deref().into()),
+    ("Backups", |part| part.covered.backups.into()),
+    ("Bytes", |part| part.covered.bytes.into()),
+    ("Quick", |part| part.covered.intact_at(Level::Quick).into()),
+    ("Deep", |part| part.covered.intact_at(Level::Deep).into()),
+    ("Restore", |part| part.covered.intact_at(Level::Restore).into()),
+    ("Failed", |part| part.covered.failed.into()),
+    ("Never Verified", |part| part.covered.never.into()),
+    ("Oldest Unverified At", |part| part.covered.oldest_unverified_at.map(time).into()),
+];
 
 /// The document of `apply`, `repair` and `undo`.
 #[derive(Debug, Serialize)]
@@ -205,6 +133,19 @@ pub fn changes(changes: &[Change]) -> String {
         }
     }
     steps.join(", ")
+}
+
+/// Why a unit ended as it did, with the columns that differ from the plan.
+fn reason(result: &UnitResult) -> String {
+    let mut reason = result.reason.clone().unwrap_or_default();
+    // Every write sets updated_at: it tells nothing where another column moved, too.
+    let telling = result.moved.iter().any(|moved| moved.column != "updated_at");
+    for moved in result.moved.iter().filter(|moved| !telling || moved.column != "updated_at") {
+        let of =
+            if moved.id == result.id { String::new() } else { format!("{} {}: ", moved.table.to_string().trim_end_matches('s'), moved.id) };
+        reason.push_str(&format!("; {of}{} planned {}, found {}", moved.column, moved.planned, moved.found));
+    }
+    reason
 }
 
 fn why(evidence: &[Evidence], refusal: Option<&str>) -> String {

@@ -36,17 +36,8 @@ fn holds_id(word: &str) -> bool {
 /// The style of a cell from its title and text.
 pub type CellStyle<'a> = &'a dyn Fn(&str, &str) -> Option<anstyle::Style>;
 
-/// How records are laid out.
-pub struct Layout<'a> {
-    /// The width of the terminal in columns.
-    pub width: usize,
-    /// How cells are coloured, if colours are allowed.
-    pub style: Option<CellStyle<'a>>,
-}
-
-/// Writes the records. An empty cell has no line.
-pub fn write(out: &mut dyn io::Write, titles: &[&str], rows: &[Vec<String>], layout: &Layout<'_>) -> io::Result<()> {
-    let Layout { width, style } = *layout;
+/// Writes the records to a terminal of this width. An empty cell has no line. Without `style` there are no colours.
+pub fn write(out: &mut dyn io::Write, titles: &[&str], rows: &[Vec<String>], width: usize, style: Option<CellStyle<'_>>) -> io::Result<()> {
     let margin = titles.iter().map(|title| title.width()).max().unwrap_or(0);
     let room = width.saturating_sub(margin + 3).max(PROSE);
     let bold = if style.is_some() { anstyle::Style::new().bold() } else { anstyle::Style::new() };
@@ -115,7 +106,7 @@ mod tests {
             vec!["b2".to_owned(), "recent".to_owned(), "x".repeat(60), "说".repeat(30)],
         ];
         let mut out = Vec::new();
-        write(&mut out, &["ID", "Verdict", "Evidence", "Note"], &rows, &Layout { width: 60, style: None }).unwrap();
+        write(&mut out, &["ID", "Verdict", "Evidence", "Note"], &rows, 60, None).unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
         -[ 1 of 2 ]-------------------------------------------------
         ID       | 3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93
@@ -138,7 +129,7 @@ mod tests {
         let rows = vec![vec!["stuck".to_owned()]];
         let written = |style| {
             let mut out = Vec::new();
-            write(&mut out, &["Verdict"], &rows, &Layout { width: 40, style }).unwrap();
+            write(&mut out, &["Verdict"], &rows, 40, style).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert!(!written(None).contains('\u{1b}'));

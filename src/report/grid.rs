@@ -4,10 +4,12 @@
 //! NULL, quotes in CSV around everything but numbers, NULL last when sorting. If the terminal is too narrow for a table, the rows
 //! are written one below the other ([`expanded`]). May use `report::expanded`, `json`, `safe` and `yaml` only.
 
+use std::borrow::Borrow;
+use std::convert::Infallible;
 use std::io;
 
 use anstyle::AnsiColor;
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -59,9 +61,9 @@ impl Cell {
     }
 }
 
-impl From<i64> for Cell {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
+impl From<u64> for Cell {
+    fn from(number: u64) -> Self {
+        Self::Integer(i64::try_from(number).unwrap_or(i64::MAX))
     }
 }
 
@@ -89,6 +91,9 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
     }
 }
 
+/// A column of a result: its title, for example `Project ID`, and its cell for an item.
+pub type Column<T> = (&'static str, fn(&T) -> Cell);
+
 /// The rows of a result as a table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grid {
@@ -96,6 +101,26 @@ pub struct Grid {
     pub columns: Vec<&'static str>,
     /// The rows. A missing cell is NULL.
     pub rows: Vec<Vec<Cell>>,
+}
+
+impl Grid {
+    /// No rows.
+    pub fn empty<T>(columns: &[Column<T>]) -> Self {
+        Self { columns: columns.iter().map(|(title, _)| *title).collect(), rows: Vec::new() }
+    }
+
+    /// A row for each item.
+    pub fn of<T>(items: impl IntoIterator<Item = impl Borrow<T>>, columns: &[Column<T>]) -> Self {
+        let Ok(grid) = Self::try_of(items.into_iter().map(Ok::<_, Infallible>), columns);
+        grid
+    }
+
+    /// The same for items that may be unreadable.
+    pub fn try_of<T, E>(items: impl IntoIterator<Item = Result<impl Borrow<T>, E>>, columns: &[Column<T>]) -> Result<Self, E> {
+        let row = |item: &T| columns.iter().map(|(_, cell)| cell(item)).collect();
+        let rows = items.into_iter().map(|item| item.map(|item| row(item.borrow()))).collect::<Result<_, E>>()?;
+        Ok(Self { rows, ..Self::empty(columns) })
+    }
 }
 
 /// Which CSV cells are quoted, as in Python's `csv`. The comments are the help of `--quote`.
@@ -130,26 +155,46 @@ pub enum Format {
     Value,
 }
 
-/// How a result is written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// How a result is written. The comments of the options are their help.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
 pub struct OutputOptions {
-    /// The format.
+    /// The output format
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub format: Format,
-    /// The columns in this order; all columns if empty. Case is ignored, and `_` matches a space.
+    // In this order; all columns if empty. Case is ignored, and `_` matches a space.
+    /// Show this column; repeatable
+    #[arg(short, long = "column", global = true, value_name = "COLUMN")]
     pub columns: Vec<String>,
-    /// The columns to sort by, most significant first. Unknown columns are ignored, as in the OpenStack clients.
+    // Most significant first. Unknown columns are ignored, as in the OpenStack clients.
+    /// Sort by this column; repeatable
+    #[arg(long = "sort-column", global = true, value_name = "COLUMN")]
     pub sort_columns: Vec<String>,
-    /// Sort in descending order.
-    pub descending: bool,
-    /// JSON on one line.
+    /// Sort in ascending order (the default)
+    #[arg(long, global = true, conflicts_with = "sort_descending")]
+    pub sort_ascending: bool,
+    /// Sort in descending order
+    #[arg(long, global = true)]
+    pub sort_descending: bool,
+    /// Write JSON on one line
+    #[arg(long, global = true)]
     pub noindent: bool,
-    /// Which CSV cells are quoted.
+    /// Which CSV cells to quote
+    #[arg(long, global = true, value_enum, default_value = "nonnumeric", value_name = "WHICH")]
     pub quote: Quote,
-    /// Print a table's titles even if it has no rows.
+    /// Maximum width of tables; below 1, the width of the terminal
+    #[arg(long, global = true, value_name = "COLUMNS")]
+    pub max_width: Option<i64>,
+    /// Limit tables to the width of the terminal (the default)
+    #[arg(long, global = true)]
+    pub fit_width: bool,
+    /// Print the column titles of a table without rows
+    #[arg(long, global = true)]
     pub print_empty: bool,
     /// The width of the terminal, to which a table is fitted; `None` for no limit.
+    #[arg(skip)]
     pub width: Option<u16>,
     /// Whether a table may have colours.
+    #[arg(skip)]
     pub color: bool,
 }
 
@@ -240,7 +285,7 @@ impl<'a> View<'a> {
             let keys = |row: &'a [Cell]| sort.iter().map(|&place| cell(row, place));
             let order = keys(a).cmp(keys(b));
             // Equal rows keep their order, as in cliff.
-            if options.descending { order.reverse() } else { order }
+            if options.sort_descending { order.reverse() } else { order }
         });
         Ok(Self {
             titles: places.iter().filter_map(|&place| grid.columns.get(place).copied()).collect(),
@@ -302,8 +347,7 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
         if least.iter().map(|column| column + 3).sum::<usize>() + 1 > width && !view.rows.is_empty() {
             let rows: Vec<Vec<String>> = view.rows.iter().map(|row| row.iter().map(|cell| cell.in_table()).collect()).collect();
             let style = |title: &str, word: &str| tint(title, word).map(|(_, color)| color.on_default());
-            let layout = expanded::Layout { width, style: if options.color { Some(&style) } else { None } };
-            return expanded::write(out, &view.titles, &rows, &layout);
+            return expanded::write(out, &view.titles, &rows, width, if options.color { Some(&style) } else { None });
         }
     }
     let whole: Vec<usize> = (0..view.titles.len()).map(|place| view.whole_width(place)).collect();
@@ -423,8 +467,8 @@ mod tests {
         Grid {
             columns: vec!["ID", "Name", "Age", "Project ID", "Verdict"],
             rows: vec![
-                vec!["b1".into(), "nightly".into(), 7200_i64.into(), Cell::Null, "stuck".into()],
-                vec!["b2".into(), "\u{1b}[2J=1\n".into(), 900_i64.into(), "p2".into(), "recent".into()],
+                vec!["b1".into(), "nightly".into(), 7200_u64.into(), Cell::Null, "stuck".into()],
+                vec!["b2".into(), "\u{1b}[2J=1\n".into(), 900_u64.into(), "p2".into(), "recent".into()],
                 vec!["b3".into(), "=HYPERLINK(\"x\")".into(), Cell::Null, "p1".into(), "stuck".into()],
             ],
         }
@@ -551,7 +595,7 @@ mod tests {
     #[test]
     fn quotes_stand_where_they_are_asked_for() {
         let document = json!({});
-        let grid = Grid { columns: vec!["A", "B", "C"], rows: vec![vec!["x, \"y\" \\".into(), 7_i64.into(), Cell::Null]] };
+        let grid = Grid { columns: vec!["A", "B", "C"], rows: vec![vec!["x, \"y\" \\".into(), 7_u64.into(), Cell::Null]] };
         let quoted = |quote| {
             let mut out = Vec::new();
             write(&mut out, &document, "", || grid.clone(), &OutputOptions { format: Format::Csv, quote, ..OutputOptions::default() })
@@ -605,7 +649,7 @@ mod tests {
             format: Format::Value,
             columns: strings(&["id"]),
             sort_columns: strings(&["verdict"]),
-            descending: true,
+            sort_descending: true,
             ..OutputOptions::default()
         };
         assert_eq!(written(&options), "b1\nb3\nb2\n", "what is equal keeps its order");

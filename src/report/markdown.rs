@@ -20,12 +20,8 @@ pub struct PlanView<'a> {
     pub follow_up: &'a dyn Fn(&Unit) -> Vec<String>,
     /// The findings that are skipped.
     pub skipped: Vec<&'a Finding>,
-    /// The commands that apply the plan, one line each.
-    pub apply: Vec<String>,
-    /// The commands that show the result afterwards.
-    pub verify: Vec<String>,
-    /// The commands that undo it.
-    pub undo: Vec<String>,
+    /// The commands that apply the plan, verify the result and undo it, each list with its heading.
+    pub commands: Vec<(&'static str, Vec<String>)>,
 }
 
 /// Writes the report.
@@ -214,11 +210,9 @@ fn write_skipped(out: &mut dyn io::Write, skipped: &[&Finding]) -> io::Result<()
 }
 
 fn write_commands(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<()> {
-    for (heading, commands) in [("Apply", &view.apply), ("Verify afterwards", &view.verify), ("Undo", &view.undo)] {
-        if !commands.is_empty() && !view.plan.units.is_empty() {
-            writeln!(out, "## {heading}\n")?;
-            write_code(out, commands)?;
-        }
+    for (heading, commands) in view.commands.iter().filter(|_| !view.plan.units.is_empty()) {
+        writeln!(out, "## {heading}\n")?;
+        write_code(out, commands)?;
     }
     Ok(())
 }
@@ -262,6 +256,5 @@ fn value(value: &Value) -> String {
 }
 
 #[cfg(test)]
-#[path = "markdown_tests.rs"]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -231,6 +231,5 @@ fn dollar_tag(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "script_tests.rs"]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -38,7 +38,7 @@ pub use execute::{Execution, RecordedRun, RunLog, dry_run, require_database_of};
 pub use merge::Merge;
 pub use observer::{Observer, Stop, WorkEvent, reading};
 pub use propose::{ProposedPlan, Wanted, find};
-pub use reconcile::reconcile;
+pub use reconcile::{ReconciledUnit, reconcile};
 pub use scan_file::Share as CatalogShare;
 pub use scan_stream::{StreamedScan, stream_scan};
 pub use scrub::{Scrub, ScrubReport, Scrubbed};

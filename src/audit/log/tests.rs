@@ -2,10 +2,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use super::super::chain::{Problem, ProblemKind};
+use super::super::chain::LogProblemCode;
 use super::super::read::{read, verify};
 use super::super::record::Torn;
-use super::super::samples;
+use super::super::tests::samples;
 use super::*;
 use crate::domain::Outcome;
 
@@ -48,7 +48,7 @@ fn what_is_written_can_be_read_and_verified() {
     assert!(records.iter().all(|record| record.at == now() && record.run == "run"));
     let report = verify(&path, None).unwrap();
     assert!(report.is_intact());
-    assert_eq!((report.records, report.last, report.unfinished), (10, second, None));
+    assert_eq!((report.records, report.last, report.is_unfinished), (10, second, false));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let error = AuditLog::open(&path, now).unwrap_err();
-        assert!(matches!(error, AuditError::Damaged { problem: Problem { kind: ProblemKind::NoRecord { .. }, .. }, .. }), "{error}");
+        assert!(matches!(&error, AuditError::Damaged { problem, .. } if problem.code == LogProblemCode::NoRecord), "{error}");
         assert_eq!(fs::read(&path).unwrap(), content);
     }
 }
@@ -317,10 +317,10 @@ fn a_full_disk_is_said() {
         assert!(status.success());
         // What the failed write left is torn; the next writer says so and goes on.
         let report = verify(&path, None).unwrap();
-        assert!(report.is_intact() && report.unfinished.is_some(), "{report:?}");
+        assert!(report.is_intact() && report.is_unfinished, "{report:?}");
         written(&path, samples::events());
         let report = verify(&path, None).unwrap();
-        assert_eq!((report.is_intact(), report.torn, report.unfinished), (true, 1, None));
+        assert_eq!((report.is_intact(), report.torn, report.is_unfinished), (true, 1, false));
         return;
     };
     let mut log = AuditLog::open(&path, now).unwrap();

@@ -1,6 +1,6 @@
 use std::io::Write;
 
-use super::super::samples;
+use super::super::tests::samples;
 use super::*;
 
 fn log(lines: &[Vec<u8>]) -> tempfile::NamedTempFile {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use indicatif::HumanCount;
 
-use crate::cli::args::{SelectionArgs, span};
+use crate::cli::args::{SelectionArgs, seconds, span};
 use crate::cli::sentences::counted;
 use crate::cli::shard::ShardArg;
 use crate::cli::storage::{self, StorageArgs};
@@ -17,6 +17,7 @@ use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::text::{count, shell_word};
 use crate::domain::time::seconds;
 use crate::domain::{CheckVerdict, Level};
+use crate::report::grid::Grid;
 use crate::verify::check_document::Summary;
 use crate::verify::chunked::Share;
 use crate::verify::{CheckDocument, Request};
@@ -106,7 +107,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let ui = context.ui;
     let deadline = args.max_runtime.and_then(|span| Instant::now().checked_add(span));
     let share = share(args)?;
-    ui.check_columns(|| view::checks(&[]))?;
+    ui.check_columns(view::CHECKS)?;
     let key = context.signing_key(args.sign_key.as_deref())?;
     let max_age = seconds(args.resume_max_age);
     let mut resume =
@@ -143,7 +144,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     // Report and judge what was found, even if the file cannot be written.
     let closed = report.close(&progress);
     if let Some(document) = &report.document {
-        ui.result(document, "results", || view::checks(&document.results))?;
+        ui.result(document, "results", || Grid::of(&document.results, view::CHECKS))?;
         if ui.is_table() {
             say_problems(context, document);
             ui.say(summary(&report));

@@ -11,11 +11,11 @@ use serde_json::json;
 
 use head::LogHead;
 
-use crate::audit::{Anchor, Begin, Head, Intent, RunRecords, RunSummary, Settled, UnitOutcome, load_run, runs, verify};
+use crate::audit::{Begin, Head, Intent, Problem, RunRecords, RunSummary, Settled, UnitOutcome, load_run, runs, verify};
 use crate::cli::{Context, Error, Exit, Result, sentences};
 use crate::domain::text::count;
-use crate::domain::{DatabaseInfo, Outcome, Tally};
-use crate::report::grid::{Cell, Grid};
+use crate::domain::{CodeSet, DatabaseInfo, Outcome, Tally};
+use crate::report::grid::{Column, Grid};
 use crate::report::safe::terminal;
 use crate::workflow::VerifyKey;
 
@@ -81,7 +81,7 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
             let key = verify_key.as_deref().map(VerifyKey::read).transpose()?;
             let head = key.zip(head.as_ref()).map(|(key, head)| LogHead::read(head, &key)).transpose()?;
             let expected = expect_last.as_deref().or(head.as_ref().map(|head| head.last_hash.as_str()));
-            let (exit, last) = check(context, &path, expected)?;
+            let last = check(context, &path, expected)?;
             if let Some(head) = &head {
                 context.ui.say(format!("record {} is as it was signed on {}", head.last_seq, head.at));
             }
@@ -89,7 +89,7 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
                 LogHead::write(out, &key, &path, &last)?;
                 context.ui.say(format!("record {} is signed in {}: keep that file elsewhere", last.seq, out.display()));
             }
-            Ok(exit)
+            Ok(Exit::Done)
         }
         HistoryCommand::Reconcile { run } => reconcile::reconcile(context, &path, run.as_deref()),
     }
@@ -134,28 +134,23 @@ fn state(summary: &RunSummary) -> String {
     }
 }
 
+const RUNS: &[Column<RunSummary>] = &[
+    ("Run", |summary| summary.run.as_str().into()),
+    ("At", |summary| summary.at.as_str().into()),
+    ("Command", |summary| summary.begin.command.as_str().into()),
+    ("User", |summary| {
+        let who = &summary.begin.who;
+        who.sudo_user.as_deref().or(who.login_user.as_deref()).or(who.user.as_deref()).into()
+    }),
+    ("Database", |summary| summary.begin.database.location.as_deref().into()),
+    ("Units", |summary| sentences::tally(&summary.tally).into()),
+    ("State", |summary| state(summary).into()),
+    ("Ticket", |summary| summary.begin.ticket.as_deref().into()),
+    ("Reason", |summary| summary.begin.reason.as_deref().into()),
+];
+
 fn list(context: &Context<'_>, path: &Path) -> Result<Exit> {
     let found = runs(path)?;
-    let rows = found
-        .runs
-        .iter()
-        .map(|summary| {
-            let who = &summary.begin.who;
-            let user = who.sudo_user.as_ref().or(who.login_user.as_ref()).or(who.user.as_ref());
-            vec![
-                summary.run.as_str().into(),
-                summary.at.as_str().into(),
-                summary.begin.command.as_str().into(),
-                user.map(String::as_str).into(),
-                summary.begin.database.location.as_deref().into(),
-                sentences::tally(&summary.tally).into(),
-                state(summary).into(),
-                summary.begin.ticket.as_deref().into(),
-                summary.begin.reason.as_deref().into(),
-            ]
-        })
-        .collect();
-    let grid = Grid { columns: vec!["Run", "At", "Command", "User", "Database", "Units", "State", "Ticket", "Reason"], rows };
     let list: Vec<serde_json::Value> = found
         .runs
         .iter()
@@ -167,7 +162,7 @@ fn list(context: &Context<'_>, path: &Path) -> Result<Exit> {
         })
         .collect();
     let document = json!({ "schema": "cinder-backup-repair/history", "schema_version": 1, "audit_log": shown(path), "runs": list });
-    context.ui.result(&document, "runs", || grid)?;
+    context.ui.result(&document, "runs", || Grid::of(&found.runs, RUNS))?;
     if let Some(damage) = found.damage {
         return Err(damage.into());
     }
@@ -243,21 +238,19 @@ fn print_head(context: &Context<'_>, records: &RunRecords) -> Result<()> {
     Ok(())
 }
 
+const PROBLEMS: &[Column<Problem>] = &[
+    ("Line", |problem| problem.line.into()),
+    ("Code", |problem| problem.code.as_str().into()),
+    ("Problem", |problem| problem.text.as_str().into()),
+];
+
 /// Checks the log, and says what its last record is if nothing is wrong.
-fn check(context: &Context<'_>, path: &Path, expected: Option<&str>) -> Result<(Exit, Head)> {
+fn check(context: &Context<'_>, path: &Path, expected: Option<&str>) -> Result<Head> {
     let report = verify(path, expected)?;
-    let rows = report
-        .problems
-        .iter()
-        .map(|problem| {
-            let line = i64::try_from(problem.line).unwrap_or(i64::MAX);
-            vec![Cell::Integer(line), problem.kind.code().into(), problem.kind.to_string().into()]
-        })
-        .collect();
     let problems: Vec<serde_json::Value> = report
         .problems
         .iter()
-        .map(|problem| json!({ "line": problem.line, "code": problem.kind.code(), "text": problem.kind.to_string() }))
+        .map(|problem| json!({ "line": problem.line, "code": problem.code.as_str(), "text": problem.text }))
         .collect();
     let document = json!({
         "schema": "cinder-backup-repair/history-verify", "schema_version": 1, "audit_log": shown(path), "intact": report.is_intact(),
@@ -265,10 +258,10 @@ fn check(context: &Context<'_>, path: &Path, expected: Option<&str>) -> Result<(
         "problem_count": report.problem_count, "problems": problems,
     });
     if !context.ui.is_table() || !report.problems.is_empty() {
-        context.ui.result(&document, "problems", || Grid { columns: vec!["Line", "Code", "Problem"], rows })?;
+        context.ui.result(&document, "problems", || Grid::of(&report.problems, PROBLEMS))?;
     }
     let (shown, problems) = (path.display(), count(report.problem_count, "problem"));
-    if report.anchor == Some(Anchor::Missing) {
+    if report.lacks_expected {
         let problem = format!("no record of {shown} has the expected hash: its end was cut off, or it was replaced");
         return Err(Error::new(Exit::Damaged, problem));
     }
@@ -281,8 +274,8 @@ fn check(context: &Context<'_>, path: &Path, expected: Option<&str>) -> Result<(
         let (records, last) = (report.records, &report.last.hash);
         context.ui.text(&format!("{shown}: {records} records, the hash chain is intact{torn}\nlast hash {last}\n"))?;
     }
-    if report.unfinished.is_some() {
+    if report.is_unfinished {
         context.ui.warn("the last line is unfinished: it is being written now, or a crash cut it off; the next run accounts for it");
     }
-    Ok((Exit::Done, report.last))
+    Ok(report.last)
 }

@@ -66,7 +66,7 @@ impl Command {
 
 /// Refuses `--format jsonl` for a command without a stream, and with options that need all rows at once.
 fn check_stream(context: &Context<'_>, command: &Command) -> Result<()> {
-    let output = &context.global.output;
+    let output = &context.global.output.options;
     let problem = match () {
         () if !command.has_stream() => "this command does not write JSON lines: use --format json",
         () if !output.columns.is_empty() => "--column cannot be used with --format jsonl, whose records are always complete",

@@ -10,8 +10,8 @@ use crate::cli::reports::{self, Material};
 use crate::cli::{Context, Error, Exit, Result, sentences, view};
 use crate::domain::record_stream::Sign;
 use crate::domain::text::{count, shell_word};
+use crate::report::grid::Grid;
 use crate::report::json;
-use crate::spool::Spool;
 use crate::workflow::{ProposedPlan, SigningKey};
 
 /// Scans, and writes a plan of the possible repairs to a file, with reports. Changes nothing in the database.
@@ -37,8 +37,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let ui = context.ui;
     let selection = args.proposal.selection()?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
-    let no_units = view::units(&Spool::default())?;
-    ui.check_columns(|| no_units)?;
+    ui.check_columns(view::UNITS)?;
     let key = context.signing_key(args.sign_key.as_deref())?;
     // A file that cannot be created is reported before a check that may take hours. It is removed again, so that a kill leaves no empty
     // file behind.
@@ -72,7 +71,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     if ui.is_stream() {
         ui.written(plan.write_stream(ui.stream(), signer(key.as_ref())).map(drop))?;
     } else {
-        let grid = ui.grid(|| view::units(&plan.units))?;
+        let grid = ui.grid(|| Grid::try_of(&plan.units, view::UNITS))?;
         ui.result(plan, "units", || grid)?;
     }
     if ui.is_table() {

@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, Ui, sentences, view};
+use crate::report::grid::Grid;
 use crate::scan::{KeptRows, Scan};
 use crate::workflow::{self, Database, Refused, StreamedScan, Wanted, find, stream_scan, unreported_backups};
 
@@ -35,7 +36,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     if args.all && !ui.is_stream() {
         return Err(Error::usage("--all lists every live backup, so it needs --format jsonl"));
     }
-    ui.check_columns(|| view::findings(&[]))?;
+    ui.check_columns(view::FINDINGS)?;
     let mut database = context.connect()?;
     let wanted = context.wanted(&args.selection, selection, &args.decision, &database)?;
     if ui.is_stream() {
@@ -45,7 +46,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let scan = find(&mut database, &wanted, kept, &ProgressDisplay::new(ui))?;
     let document = &scan.document;
     say_unreported(ui, &scan, &document.findings.iter().map(|finding| finding.id.clone()).collect());
-    ui.result(document, "findings", || view::findings(&document.findings))?;
+    ui.result(document, "findings", || Grid::of(&document.findings, view::FINDINGS))?;
     if ui.is_table() {
         for notice in &document.notices {
             ui.warn(&notice.text);

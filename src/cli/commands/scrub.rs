@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
-pub use documents::CoverageEntry;
-use documents::{PauseDocument, RunDocument, StatusDocument};
+pub use documents::{Coverage, time};
+use documents::{Status, of_pause, of_run};
 
-use crate::cli::args::{SelectionArgs, span};
+use crate::cli::args::{SelectionArgs, seconds, span};
 use crate::cli::sentences::counted;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::Level;
 use crate::domain::time::{human, seconds};
 use crate::ledger::policy::Forecast;
-use crate::ledger::{Ledger, Pause};
+use crate::ledger::{Ledger, Pause, Run};
+use crate::report::grid::Grid;
 use crate::verify::chunked::Share;
 use crate::workflow::{Scrub, ScrubReport, Scrubbed, actor};
 
@@ -108,7 +109,7 @@ fn scrub(context: &Context<'_>, args: &RunArgs) -> Result<Exit> {
     if args.max_bytes.is_some() && args.level == Level::Quick {
         return Err(Error::usage("--max-bytes limits data, which --level quick does not read: use --max-runtime"));
     }
-    ui.check_columns(|| view::scrub_failures(&[]))?;
+    ui.check_columns(view::SCRUB_FAILURES)?;
     let scrub = Scrub {
         ledger: &args.ledger.ledger,
         request: args.storage.request(args.level, Share::All),
@@ -124,15 +125,13 @@ fn scrub(context: &Context<'_>, args: &RunArgs) -> Result<Exit> {
     let report = match scrub.run(&mut database, &ProgressDisplay::new(ui))? {
         Scrubbed::Done(report) => report,
         Scrubbed::Paused(pause) => {
-            let document = PauseDocument::new(&args.ledger.ledger, Some(&pause));
-            ui.result(&document, "", || view::scrub_failures(&[]))?;
+            show_pause(context, &args.ledger, Some(&pause))?;
             ui.say(format!("{}; nothing was verified", paused(&pause)));
             return Ok(Exit::Done);
         }
     };
-    let info = database.info();
-    let document = RunDocument::new(&info, &args.ledger.ledger, seconds(args.max_age), &report);
-    ui.result(&document, "failures", || view::scrub_failures(&report.failures))?;
+    let document = of_run(&database.info(), &args.ledger.ledger, seconds(args.max_age), &report);
+    ui.result(&document, "failures", || Grid::of(&report.failures, view::SCRUB_FAILURES))?;
     if ui.is_table() {
         ui.say(summary(&report));
     }
@@ -180,34 +179,35 @@ fn summary(report: &ScrubReport) -> String {
 fn status(context: &Context<'_>, args: &StatusArgs) -> Result<Exit> {
     let ui = context.ui;
     let ledger = Ledger::open(&args.ledger.ledger, false)?;
-    let document = StatusDocument::read(&ledger, args.level, seconds(args.max_age), actor::seconds_now())?;
-    ui.result(&document, "coverage", || view::coverage(&document.coverage))?;
+    let now = actor::seconds_now();
+    let status = Status::read(&ledger, args.level, seconds(args.max_age), now)?;
+    ui.result(&status.document(&ledger, now)?, "coverage", || Grid::of(&status.coverage, view::COVERAGE))?;
     if ui.is_table() {
-        say_status(context, &document);
+        say_status(context, &status);
     }
     Ok(Exit::Done)
 }
 
-fn say_status(context: &Context<'_>, document: &StatusDocument) {
+fn say_status(context: &Context<'_>, status: &Status) {
     let ui = context.ui;
-    for failure in document.failures.iter().take(SHOWN) {
-        let rotted = failure.last_good_at.as_ref().map_or_else(String::new, |good| format!(", rotted since {good}"));
+    for failure in status.failures.iter().take(SHOWN) {
+        let rotted = failure.good_at.map_or_else(String::new, |good| format!(", rotted since {}", time(good)));
         let problem = failure.problem.as_ref().map_or_else(String::new, |problem| format!(": {problem}"));
-        ui.say(format!("{} is {}, found {}{rotted}{problem}", failure.id, failure.verdict, failure.failed_at));
+        ui.say(format!("{} is {}, found {}{rotted}{problem}", failure.id, failure.verdict, time(failure.found_at)));
     }
-    let more = document.failed.saturating_sub(u64::try_from(SHOWN).unwrap_or(u64::MAX));
+    let more = status.failed.saturating_sub(u64::try_from(SHOWN).unwrap_or(u64::MAX));
     if more > 0 {
         ui.say(format!("and {more} more failed backups (-f json shows them)"));
     }
-    if let Some(pause) = &document.paused {
+    if let Some(pause) = &status.paused {
         ui.say(paused(pause));
     }
-    match &document.last_run {
-        Some(run) => ui.say(format!("Last run: {}", run.sentence())),
+    match &status.last_run {
+        Some(run) => ui.say(format!("Last run: {}", sentence(run))),
         None => ui.say("No run has ended yet"),
     }
-    let (level, age) = (document.level, human(document.max_age_seconds));
-    ui.say(match document.forecast_of {
+    let (level, age) = (status.level, human(status.max_age_seconds));
+    ui.say(match status.forecast {
         Forecast::Complete => format!("Every restore point was verified at level {level} within {age}, or has failed"),
         Forecast::In(seconds) => format!("Full coverage at level {level} in about {} at the rate of the last runs", human(seconds)),
         Forecast::TooSlow(seconds) => format!(
@@ -219,10 +219,27 @@ fn say_status(context: &Context<'_>, document: &StatusDocument) {
     });
 }
 
+fn sentence(run: &Run) -> String {
+    let end = match (run.ended_at.map(time), &run.stopped_by) {
+        (None, _) => "running or killed".to_owned(),
+        (Some(at), None) => format!("ended {at}"),
+        (Some(at), Some(why)) => format!("stopped by {why} {at}"),
+    };
+    let (done, began) = (run.intact + run.failed + run.limited + run.unanswered, time(run.started_at));
+    format!(
+        "level {}, began {began}, {end}: {done} of {} due backups, {} failed, {} without an answer",
+        run.level, run.due, run.failed, run.unanswered
+    )
+}
+
 fn paused(pause: &Pause) -> String {
     let by = pause.by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
     let why = pause.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-    format!("Scrubbing is paused since {}{by}{why}: `scrub resume` ends the pause", documents::time(pause.since))
+    format!("Scrubbing is paused since {}{by}{why}: `scrub resume` ends the pause", time(pause.since))
+}
+
+fn show_pause(context: &Context<'_>, args: &LedgerArgs, pause: Option<&Pause>) -> Result<()> {
+    Ok(context.ui.result(&of_pause(&args.ledger, pause), "", || Grid::empty(view::SCRUB_FAILURES))?)
 }
 
 fn pause(context: &Context<'_>, args: &LedgerArgs) -> Result<Exit> {
@@ -237,7 +254,7 @@ fn pause(context: &Context<'_>, args: &LedgerArgs) -> Result<Exit> {
             pause
         }
     };
-    context.ui.result(&PauseDocument::new(&args.ledger, Some(&pause)), "", || view::scrub_failures(&[]))?;
+    show_pause(context, args, Some(&pause))?;
     context.ui.say(paused(&pause));
     Ok(Exit::Done)
 }
@@ -246,7 +263,7 @@ fn resume(context: &Context<'_>, args: &LedgerArgs) -> Result<Exit> {
     let ledger = Ledger::open(&args.ledger, true)?;
     let was_paused = ledger.paused()?.is_some();
     ledger.set_pause(None)?;
-    context.ui.result(&PauseDocument::new(&args.ledger, None), "", || view::scrub_failures(&[]))?;
+    show_pause(context, args, None)?;
     context.ui.say(if was_paused { "Scrubbing is resumed: the next run verifies what is due" } else { "Scrubbing was not paused" });
     Ok(Exit::Done)
 }

@@ -8,8 +8,6 @@
 //!   proven for copies. For increments, their extents are compared with the volume's.
 //! - [`Level::Restore`]: every byte is the volume's, as long as the volume still has the same snapshot.
 
-#[cfg(test)]
-mod check_tests;
 mod compare;
 mod extents;
 mod judge;
@@ -24,6 +22,7 @@ use crate::domain::{Backup, CheckResult, CheckVerdict, Level, Listing, PrecheckL
 use crate::storage::ceph::{Cluster, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 
+use super::fault::storage_problem;
 use super::{Subject, Watch};
 
 /// Checks a backup. `source` is the pool of the volumes, if it may be read; `watch` counts the bytes that are read.
@@ -111,12 +110,8 @@ fn unanswered(error: &StorageError) -> Problem {
         StorageErrorKind::NoContainer => ProblemCode::PoolMissing,
         StorageErrorKind::NoObject => ProblemCode::ChangedMeanwhile,
         StorageErrorKind::Transient | StorageErrorKind::Unreachable => ProblemCode::StorageUnavailable,
-        StorageErrorKind::Authentication => ProblemCode::StorageAuthentication,
-        StorageErrorKind::Permission => ProblemCode::StoragePermission,
-        StorageErrorKind::Configuration => ProblemCode::StorageConfiguration,
-        StorageErrorKind::Protocol | StorageErrorKind::NotAnObject | StorageErrorKind::NotFollowed => ProblemCode::StorageProtocol,
-        StorageErrorKind::Media => ProblemCode::Unreadable,
-        StorageErrorKind::Cancelled => ProblemCode::Cancelled,
+        StorageErrorKind::NotAnObject | StorageErrorKind::NotFollowed => ProblemCode::StorageProtocol,
+        _ => return storage_problem(None, error).1,
     };
     Problem::general(code, error.text.clone())
 }

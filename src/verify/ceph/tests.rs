@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 #![allow(clippy::single_range_in_vec_init, reason = "a list of one hole")]
 
+mod check;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use super::planner::{LISTED_OBJECT, Member, PART, Piece, Planner, Proof, QueuedO
 use super::transfer::{WRONG_SHA256FILE, add_sha256file_error, into_format, transfer_damage};
 use crate::domain::{Problem, ProblemCode};
 use crate::format::{names, sha256file};
+use crate::parallel::lock;
 use crate::verify::capacity::{Admission, ReadSlot};
 use crate::verify::{Faults, Severity};
 
@@ -67,12 +68,6 @@ struct Shared<'a> {
     report: Mutex<ReadReport>,
     /// The storage is unreachable: nothing more is requested.
     is_away: AtomicBool,
-}
-
-impl Shared<'_> {
-    fn report(&self) -> MutexGuard<'_, ReadReport> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Pass<'_> {
@@ -226,7 +221,7 @@ impl Pass<'_> {
             let read = sha256file::read_hashes(&mut stream, &mut |hash| {
                 if self.context.watch.is_cancelled() { ControlFlow::Break(()) } else { planner.take(hash) }
             });
-            shared.report().sha256file_md5 = stream.of_all(1 << 20);
+            lock(&shared.report).sha256file_md5 = stream.of_all(1 << 20);
             read
         });
         if self.context.watch.is_cancelled() {
@@ -236,7 +231,7 @@ impl Pass<'_> {
         let wanted = planner.volume_end.div_ceil(block_size);
         match read {
             Err(error) => {
-                let ReadReport { faults, sha256file_md5, .. } = &mut *shared.report();
+                let ReadReport { faults, sha256file_md5, .. } = &mut *lock(&shared.report);
                 add_sha256file_error(faults, tip.store.as_ref(), &name, *sha256file_md5, error);
             }
             // A device may have been a little larger than its size in GiB.
@@ -244,7 +239,7 @@ impl Pass<'_> {
                 let text =
                     format!("its sha256file has {received} digests of {block_size} bytes, but {wanted} are needed: {WRONG_SHA256FILE}");
                 let problem = Problem::of(name, ProblemCode::Sha256fileWrong, text);
-                shared.report().faults.add_local(Severity::Corrupt, problem);
+                lock(&shared.report).faults.add_local(Severity::Corrupt, problem);
             }
             Ok(_) => {}
         }
@@ -257,7 +252,7 @@ impl Pass<'_> {
                 "no digest of the volume fits this object, so only its MD5 was compared"
             };
             let problem = Problem::of(item.name(), ProblemCode::NoDigest, text);
-            shared.report().faults.add(Severity::Unverifiable, problem);
+            lock(&shared.report).faults.add(Severity::Unverifiable, problem);
         }
         send_with_md5(rest(), planner.sender);
     }
@@ -270,7 +265,7 @@ impl Pass<'_> {
             let piece = ready.map_or_else(
                 || {
                     slot = slot.take().filter(|_| is_held);
-                    receiver.lock().unwrap_or_else(PoisonError::into_inner).recv()
+                    lock(receiver).recv()
                 },
                 Ok,
             );
@@ -286,7 +281,7 @@ impl Pass<'_> {
                     if second.is_ok() {
                         let text = format!("the second read is right, the first was not: {}", first.problem.text);
                         let warning = Problem { text, code: ProblemCode::ReadTwice.into(), ..first.problem };
-                        shared.report().warnings.push(warning);
+                        lock(&shared.report).warnings.push(warning);
                     }
                     second
                 }
@@ -324,7 +319,7 @@ impl Shared<'_> {
         // A wrong piece was read. A missing or unreachable one was not.
         let was_read = result.as_ref().map_or_else(|failure| failure.severity == Severity::Corrupt, |_| true);
         let is_complete = was_read && piece.item.count_piece();
-        let mut report = self.report();
+        let mut report = lock(&self.report);
         report.objects += u64::from(is_complete);
         report.by_md5 += u64::from(is_complete && matches!(piece.proof, Proof::Md5));
         let PieceFailure { severity, problem, detail } = match result {

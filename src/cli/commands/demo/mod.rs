@@ -2,9 +2,9 @@
 
 mod stage;
 mod store;
-mod walk;
 #[cfg(test)]
-mod walk_tests;
+mod tests;
+mod walk;
 
 use std::path::PathBuf;
 
@@ -46,7 +46,7 @@ pub fn run(context: &Context<'_>, args: &DemoArgs, command: &RunCommand) -> Resu
 
 /// A shared option that was given and would be ignored.
 fn meaningless(global: &Global) -> Option<&'static str> {
-    let (database, output, record) = (&global.database.flags, &global.output, &global.record);
+    let (database, output, record) = (&global.database.flags, &global.output.options, &global.record);
     let given = [
         (database.database_url.is_some(), "--database-url"),
         (!database.config_files.is_empty(), "--config-file"),

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use sha2::{Digest, Sha256};
 
 use crate::cli::{Error, Exit, Result};
 use crate::domain::status::{AVAILABLE, ERROR};
@@ -138,17 +139,9 @@ fn chunk(volume_id: &str, writes: usize, offset: u64) -> Option<Vec<u8>> {
     chunk
 }
 
-/// Bytes that do not compress, the same in every run (xorshift, Marsaglia 2003).
+/// Bytes that do not compress, the same in every run.
 fn noise(volume_id: &str, turn: usize) -> impl Iterator<Item = u8> {
-    let salted = volume_id.bytes().chain(turn.to_le_bytes());
-    let mut state = salted.fold(1, |state: u64, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)) | 1;
-    std::iter::repeat_with(move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    })
-    .flatten()
+    (0_u32..).flat_map(move |number| <[u8; 32]>::from(Sha256::digest(format!("{volume_id} {turn} {number}"))))
 }
 
 #[cfg(test)]

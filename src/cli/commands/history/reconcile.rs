@@ -5,33 +5,26 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::cli::{Context, Exit, ProgressDisplay, Result};
-use crate::report::grid::Grid;
-use crate::workflow;
+use crate::report::grid::{Column, Grid};
+use crate::workflow::{self, ReconciledUnit};
+
+const UNITS: &[Column<ReconciledUnit>] = &[
+    ("Run", |row| row.run.as_str().into()),
+    ("Unit", |row| row.unit.into()),
+    ("ID", |row| row.id.as_str().into()),
+    ("Outcome", |row| row.outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.to_string()).into()),
+    ("State", |row| row.state.into()),
+    ("Detail", |row| row.detail.as_str().into()),
+];
 
 pub(super) fn reconcile(context: &Context<'_>, path: &Path, run: Option<&str>) -> Result<Exit> {
     let mut database = context.connect()?;
     let units = workflow::reconcile(&mut database, path, run, &ProgressDisplay::new(context.ui))?;
-    let grid = Grid {
-        columns: vec!["Run", "Unit", "ID", "Outcome", "State", "Detail"],
-        rows: units
-            .iter()
-            .map(|row| {
-                vec![
-                    row.run.as_str().into(),
-                    row.unit.into(),
-                    row.id.as_str().into(),
-                    row.outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.to_string()).into(),
-                    row.state.into(),
-                    row.detail.as_str().into(),
-                ]
-            })
-            .collect(),
-    };
     let document = json!({
         "schema": "cinder-backup-repair/history-reconcile", "schema_version": 1, "audit_log": path.display().to_string(),
         "database": database.info(), "units": units,
     });
-    context.ui.result(&document, "units", || grid)?;
+    context.ui.result(&document, "units", || Grid::of(&units, UNITS))?;
     let count = |state: &str| units.iter().filter(|row| row.state == state).count();
     let (lost, open) = (count("lost"), count("unknown"));
     context.ui.say(format!(

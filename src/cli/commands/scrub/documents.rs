@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::cli::Result;
 use crate::domain::time::stamp;
@@ -24,189 +24,67 @@ pub fn time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map(stamp).unwrap_or_default()
 }
 
-/// The document of `scrub run`.
-#[derive(Serialize)]
-pub struct RunDocument<'a> {
-    schema: &'static str,
-    schema_version: u32,
-    database: &'a DatabaseInfo,
-    ledger: String,
-    max_age_seconds: i64,
-    #[serde(flatten)]
-    run: RunEntry,
-    /// Due backups that were not reached.
-    left: u64,
-    failures: Vec<FailureEntry>,
+/// The document of `scrub run`. `left` are due backups that were not reached.
+pub fn of_run(database: &DatabaseInfo, ledger: &Path, max_age_seconds: i64, report: &ScrubReport) -> Value {
+    let run = &report.run;
+    json!({
+        "schema": "cinder-backup-repair/scrub", "schema_version": 1, "database": database, "ledger": ledger.display().to_string(),
+        "max_age_seconds": max_age_seconds, "level": run.level, "started_at": time(run.started_at), "ended_at": run.ended_at.map(time),
+        "interrupted": run.stopped_by, "summary": summary(run), "left": report.left,
+        "failures": report.failures.iter().map(failure).collect::<Vec<_>>(),
+    })
 }
 
-impl<'a> RunDocument<'a> {
-    pub fn new(database: &'a DatabaseInfo, ledger: &Path, max_age_seconds: i64, report: &ScrubReport) -> Self {
-        Self {
-            schema: "cinder-backup-repair/scrub",
-            schema_version: 1,
-            database,
-            ledger: ledger.display().to_string(),
-            max_age_seconds,
-            run: RunEntry::new(&report.run),
-            left: report.left,
-            failures: report.failures.iter().map(FailureEntry::new).collect(),
-        }
-    }
+fn summary(run: &Run) -> Value {
+    json!({
+        "due": run.due, "intact": run.intact, "failed": run.failed, "rotted": run.rotted, "limited": run.limited,
+        "unanswered": run.unanswered, "bytes": run.bytes,
+    })
 }
 
-/// A run.
-#[derive(Serialize)]
-pub struct RunEntry {
-    level: Level,
-    started_at: String,
-    /// `None` while it is running, and if it was killed.
-    ended_at: Option<String>,
-    interrupted: Option<String>,
-    summary: RunSummary,
+/// A backup that failed. `rotted` says whether it was intact and is not any more.
+fn failure(failure: &Failure) -> Value {
+    json!({
+        "id": failure.id, "project_id": failure.project, "driver": failure.driver,
+        "container": failure.container.as_ref().filter(|container| !container.is_empty()), "verdict": failure.verdict,
+        "level": failure.level, "first_failed_at": time(failure.first_at), "failed_at": time(failure.found_at),
+        "last_good_at": failure.good_at.map(time), "rotted": failure.good_at.is_some(), "problem": failure.problem,
+    })
 }
 
-#[derive(Serialize)]
-struct RunSummary {
-    due: u64,
-    intact: u64,
-    failed: u64,
-    /// Those of the failed ones that were intact before.
-    rotted: u64,
-    limited: u64,
-    unanswered: u64,
-    bytes: u64,
-}
-
-impl RunEntry {
-    fn new(run: &Run) -> Self {
-        Self {
-            level: run.level,
-            started_at: time(run.started_at),
-            ended_at: run.ended_at.map(time),
-            interrupted: run.stopped_by.clone(),
-            summary: RunSummary {
-                due: run.due,
-                intact: run.intact,
-                failed: run.failed,
-                rotted: run.rotted,
-                limited: run.limited,
-                unanswered: run.unanswered,
-                bytes: run.bytes,
-            },
-        }
-    }
-
-    /// The run in one sentence.
-    pub fn sentence(&self) -> String {
-        let summary = &self.summary;
-        let done = summary.intact + summary.failed + summary.limited + summary.unanswered;
-        let end = match (&self.ended_at, &self.interrupted) {
-            (None, _) => "running or killed".to_owned(),
-            (Some(at), None) => format!("ended {at}"),
-            (Some(at), Some(why)) => format!("stopped by {why} {at}"),
-        };
-        format!(
-            "level {}, began {}, {end}: {done} of {} due backups, {} failed, {} without an answer",
-            self.level, self.started_at, summary.due, summary.failed, summary.unanswered
-        )
-    }
-}
-
-/// A backup that failed.
-#[derive(Serialize)]
-pub struct FailureEntry {
-    pub id: String,
-    project_id: Option<String>,
-    driver: Option<String>,
-    container: Option<String>,
-    pub verdict: String,
-    level: Level,
-    first_failed_at: String,
-    pub failed_at: String,
-    /// When it was last known to be intact where it is damaged now.
-    pub last_good_at: Option<String>,
-    /// Whether it was intact and is not any more.
-    rotted: bool,
-    pub problem: Option<String>,
-}
-
-impl FailureEntry {
-    fn new(failure: &Failure) -> Self {
-        Self {
-            id: failure.id.clone(),
-            project_id: failure.project.clone(),
-            driver: failure.driver.clone(),
-            container: failure.container.clone().filter(|container| !container.is_empty()),
-            verdict: failure.verdict.clone(),
-            level: failure.level,
-            first_failed_at: time(failure.first_at),
-            failed_at: time(failure.found_at),
-            last_good_at: failure.good_at.map(time),
-            rotted: failure.good_at.is_some(),
-            problem: failure.problem.clone(),
-        }
-    }
-}
-
-/// The document of `scrub status`.
-#[derive(Serialize)]
-pub struct StatusDocument {
-    schema: &'static str,
-    schema_version: u32,
-    database: DatabaseInfo,
-    ledger: String,
-    /// When the live backups were read. Backups that were deleted since still count.
-    as_of: Option<String>,
-    pub level: Level,
-    pub max_age_seconds: i64,
-    #[serde(rename = "paused_since", serialize_with = "since")]
-    pub paused: Option<Pause>,
-    pub coverage: Vec<CoverageEntry>,
-    /// How many backups failed; `failures` lists at most 10,000.
-    pub failed: u64,
-    pub failures: Vec<FailureEntry>,
-    pub last_run: Option<RunEntry>,
-    forecast: ForecastEntry,
-    #[serde(skip)]
-    pub forecast_of: Forecast,
+/// The document of `scrub pause` and `scrub resume`, and of a run that is paused.
+pub fn of_pause(ledger: &Path, pause: Option<&Pause>) -> Value {
+    json!({
+        "schema": "cinder-backup-repair/scrub-pause", "schema_version": 1, "ledger": ledger.display().to_string(),
+        "paused_since": pause.map(|pause| time(pause.since)), "paused_by": pause.and_then(|pause| pause.by.as_ref()),
+        "reason": pause.and_then(|pause| pause.why.as_ref()),
+    })
 }
 
 /// How much of a part of the restore points is verified.
-#[derive(Serialize)]
-pub struct CoverageEntry {
+pub struct Coverage {
     /// `all`, `backend` or `project`.
     pub scope: &'static str,
     /// The back end as driver and container, or the project.
     pub name: Option<String>,
-    pub backups: u64,
-    pub bytes: u64,
-    /// How many are intact at each level, within the maximum age.
-    pub quick: u64,
-    pub deep: u64,
-    pub restore: u64,
+    pub covered: Covered,
+}
+
+/// What a ledger shows.
+pub struct Status {
+    pub level: Level,
+    pub max_age_seconds: i64,
+    pub paused: Option<Pause>,
+    /// First that of all restore points.
+    pub coverage: Vec<Coverage>,
+    /// How many backups failed; `failures` lists at most 10,000.
     pub failed: u64,
-    /// How many were never verified at any level.
-    pub never_verified: u64,
-    limited: u64,
-    unanswered: u64,
-    /// When the oldest one was made that is not verified at the level in question.
-    pub oldest_unverified_at: Option<String>,
+    pub failures: Vec<Failure>,
+    pub last_run: Option<Run>,
+    pub forecast: Forecast,
 }
 
-#[derive(Serialize)]
-struct ForecastEntry {
-    /// `complete`, `in`, `too-slow` or `unknown`.
-    kind: &'static str,
-    /// Until full coverage, or, if too slow, for all of it.
-    seconds: Option<i64>,
-    complete_at: Option<String>,
-}
-
-fn since<S: serde::Serializer>(pause: &Option<Pause>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    pause.as_ref().map(|pause| time(pause.since)).serialize(serializer)
-}
-
-impl StatusDocument {
+impl Status {
     pub fn read(ledger: &Ledger, level: Level, max_age_seconds: i64, now: i64) -> Result<Self> {
         let groups = ledger.coverage(now.saturating_sub(max_age_seconds), level)?;
         let (mut all, mut backends, mut projects) = (Covered::default(), BTreeMap::new(), BTreeMap::new());
@@ -221,85 +99,51 @@ impl StatusDocument {
         let rate = ledger.rate(now.saturating_sub(RECENT), level)?;
         let span = rate.since.map_or(0, |since| now.saturating_sub(since).max(SHORTEST));
         let left = all.backups.saturating_sub(all.intact_at(level) + all.failed + all.limited);
-        let of = match level {
+        let forecast = match level {
             Level::Quick => forecast(left, all.backups, rate.backups, span, max_age_seconds),
             _ if left == 0 => Forecast::Complete,
             _ => forecast(all.bytes.saturating_sub(all.intact_bytes).max(1), all.bytes, rate.bytes, span, max_age_seconds),
         };
-        let mut coverage = vec![CoverageEntry::new("all", None, &all)];
-        coverage.extend(backends.into_iter().map(|(name, sum)| CoverageEntry::new("backend", name, &sum)));
-        coverage.extend(projects.into_iter().map(|(name, sum)| CoverageEntry::new("project", name, &sum)));
-        Ok(Self {
-            schema: "cinder-backup-repair/scrub-status",
-            schema_version: 1,
-            database: ledger.database()?,
-            ledger: ledger.shown(),
-            as_of: ledger.read_at()?.map(time),
-            level,
-            max_age_seconds,
-            paused: ledger.paused()?,
-            coverage,
-            failed: all.failed,
-            failures: ledger.failures(None, LISTED)?.iter().map(FailureEntry::new).collect(),
-            last_run: ledger.last_run()?.as_ref().map(RunEntry::new),
-            forecast: ForecastEntry::new(of, now),
-            forecast_of: of,
-        })
+        let (failed, mut coverage) = (all.failed, vec![Coverage { scope: "all", name: None, covered: all }]);
+        coverage.extend(backends.into_iter().map(|(name, covered)| Coverage { scope: "backend", name, covered }));
+        coverage.extend(projects.into_iter().map(|(name, covered)| Coverage { scope: "project", name, covered }));
+        let (paused, failures, last_run) = (ledger.paused()?, ledger.failures(None, LISTED)?, ledger.last_run()?);
+        Ok(Self { level, max_age_seconds, paused, coverage, failed, failures, last_run, forecast })
     }
-}
 
-impl CoverageEntry {
-    fn new(scope: &'static str, name: Option<String>, covered: &Covered) -> Self {
-        Self {
-            scope,
-            name,
-            backups: covered.backups,
-            bytes: covered.bytes,
-            quick: covered.intact_at(Level::Quick),
-            deep: covered.intact_at(Level::Deep),
-            restore: covered.intact_at(Level::Restore),
-            failed: covered.failed,
-            never_verified: covered.never,
-            limited: covered.limited,
-            unanswered: covered.unanswered,
-            oldest_unverified_at: covered.oldest_unverified_at.map(time),
-        }
-    }
-}
-
-impl ForecastEntry {
-    fn new(forecast: Forecast, now: i64) -> Self {
-        let (kind, seconds) = match forecast {
+    /// The document of `scrub status`. `as_of` is when the live backups were read: backups that were deleted since still count.
+    /// `ended_at` of the last run is null while it is running, and if it was killed.
+    pub fn document(&self, ledger: &Ledger, now: i64) -> Result<Value> {
+        // Until full coverage, or, if too slow, for all of it.
+        let (kind, seconds) = match self.forecast {
             Forecast::Complete => ("complete", None),
             Forecast::In(seconds) => ("in", Some(seconds)),
             Forecast::TooSlow(seconds) => ("too-slow", Some(seconds)),
             Forecast::Unknown => ("unknown", None),
         };
         let complete_at = seconds.filter(|_| kind == "in").map(|seconds| time(now.saturating_add(seconds)));
-        Self { kind, seconds, complete_at }
-    }
-}
-
-/// The document of `scrub pause` and `scrub resume`, and of a run that is paused.
-#[derive(Serialize)]
-pub struct PauseDocument<'a> {
-    schema: &'static str,
-    schema_version: u32,
-    ledger: String,
-    paused_since: Option<String>,
-    paused_by: Option<&'a str>,
-    reason: Option<&'a str>,
-}
-
-impl<'a> PauseDocument<'a> {
-    pub fn new(ledger: &Path, pause: Option<&'a Pause>) -> Self {
-        Self {
-            schema: "cinder-backup-repair/scrub-pause",
-            schema_version: 1,
-            ledger: ledger.display().to_string(),
-            paused_since: pause.map(|pause| time(pause.since)),
-            paused_by: pause.and_then(|pause| pause.by.as_deref()),
-            reason: pause.and_then(|pause| pause.why.as_deref()),
-        }
+        let last_run = self.last_run.as_ref().map(|run| {
+            json!({
+                "level": run.level, "started_at": time(run.started_at), "ended_at": run.ended_at.map(time),
+                "interrupted": run.stopped_by, "summary": summary(run),
+            })
+        });
+        let coverage = self.coverage.iter().map(|Coverage { scope, name, covered }| {
+            json!({
+                "scope": scope, "name": name, "backups": covered.backups, "bytes": covered.bytes,
+                "quick": covered.intact_at(Level::Quick), "deep": covered.intact_at(Level::Deep),
+                "restore": covered.intact_at(Level::Restore), "failed": covered.failed, "never_verified": covered.never,
+                "limited": covered.limited, "unanswered": covered.unanswered,
+                "oldest_unverified_at": covered.oldest_unverified_at.map(time),
+            })
+        });
+        Ok(json!({
+            "schema": "cinder-backup-repair/scrub-status", "schema_version": 1, "database": ledger.database()?,
+            "ledger": ledger.shown(), "as_of": ledger.read_at()?.map(time), "level": self.level,
+            "max_age_seconds": self.max_age_seconds, "paused_since": self.paused.as_ref().map(|pause| time(pause.since)),
+            "coverage": coverage.collect::<Vec<_>>(), "failed": self.failed,
+            "failures": self.failures.iter().map(failure).collect::<Vec<_>>(), "last_run": last_run,
+            "forecast": { "kind": kind, "seconds": seconds, "complete_at": complete_at },
+        }))
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use super::check;
+use super::super::check;
 use crate::domain::{Backup, CheckResult, CheckVerdict, Level, Listing};
 use crate::storage::ceph::Cluster;
 use crate::storage::ceph::export::samples::stream;
@@ -209,7 +209,7 @@ fn whoever_watches_sees_the_bytes_of_every_reading() {
 #[test]
 fn a_last_look_sees_who_writes_and_what_is_new() {
     let then = checked("", Level::Deep).listing;
-    let glanced = |instead: &str| scripted(instead, |cluster, backup| super::precheck(cluster, backup, &[], then)).unwrap();
+    let glanced = |instead: &str| scripted(instead, |cluster, backup| super::super::precheck(cluster, backup, &[], then)).unwrap();
     let quiet = glanced("");
     assert_eq!((quiet.newest_object_at.as_deref(), quiet.watched), (Some("2026-11-22T10:00:01.000000Z"), false));
     // No data is read.
@@ -220,7 +220,7 @@ fn a_last_look_sees_who_writes_and_what_is_new() {
     let open = r#"case "$*" in status*) echo '{"watchers":[{"address":"10.0.0.1:0/1","client":1,"cookie":1}]}'; exit;; SNAP esac"#;
     assert!(!glanced(&open.replace("SNAP", "")).watched);
     assert!(glanced(&open.replace("SNAP", "snap*) echo '[]'; exit;;")).watched);
-    let error = scripted("exit 77", |cluster, backup| super::precheck(cluster, backup, &[], then)).unwrap_err();
+    let error = scripted("exit 77", |cluster, backup| super::super::precheck(cluster, backup, &[], then)).unwrap_err();
     assert!(!error.text.is_empty());
 }
 
@@ -231,7 +231,7 @@ fn a_last_look_sees_what_has_gone_although_the_metadata_stays() {
     }
     let then = checked("", Level::Quick).listing;
     let glanced = |instead: &str, then| {
-        let precheck = scripted(instead, |cluster, backup| super::precheck(cluster, backup, &[], then)).unwrap();
+        let precheck = scripted(instead, |cluster, backup| super::super::precheck(cluster, backup, &[], then)).unwrap();
         assert_eq!(precheck.newest_object_at.as_deref(), Some("2026-11-22T10:00:01.000000Z"), "the metadata is there: {instead}");
         (precheck.objects, precheck.bytes)
     };

@@ -86,9 +86,10 @@ fn report(name: &str, policy: &Policy) -> String {
         ticket: None,
         follow_up: &|unit| unit.follow_up.clone(),
         skipped: vec![&uncertain, &recent],
-        apply: vec!["cinder-backup-repair apply plan.json".into()],
-        verify: Vec::new(),
-        undo: vec!["cinder-backup-repair undo RUN".into()],
+        commands: vec![
+            ("Apply", vec!["cinder-backup-repair apply plan.json".into()]),
+            ("Undo", vec!["cinder-backup-repair undo RUN".into()]),
+        ],
     };
     let mut out = Vec::new();
     plan_report(&mut out, &view).unwrap();

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Begin, Event, Intent, Record, RunEnd, SCHEMA, SCHEMA_VERSION, Settled, StatementText, UnitOutcome, Who, Window};
-use super::{Head, digest};
+use super::super::record::{
+    Begin, Event, Intent, Record, RunEnd, SCHEMA, SCHEMA_VERSION, Settled, StatementText, UnitOutcome, Who, Window,
+};
+use super::super::{Head, digest};
 use crate::domain::{
     AssumeDead, Change, DatabaseInfo, Evidence, EvidenceCode, FindingKind, Image, Moved, Outcome, Policy, Table, Tally, Value,
 };
 
-pub(super) fn who() -> Who {
+pub(in crate::audit) fn who() -> Who {
     Who { uid: 7, user: Some("dba".to_owned()), host: "ctl1".to_owned(), pid: 42, ..Who::default() }
 }
 
-pub(super) fn begin(plan: &str, undoes: Option<&str>) -> Event {
+pub(in crate::audit) fn begin(plan: &str, undoes: Option<&str>) -> Event {
     let assume_dead = AssumeDead::Hosts(["ctl2".to_owned()].into());
     Event::Begin(Box::new(Begin {
         command: if undoes.is_some() { "undo" } else { "apply" }.to_owned(),
@@ -46,7 +48,7 @@ fn change() -> Change {
     Change { table: Table::Backups, id: "b1".to_owned(), column: "status".to_owned(), from, to }
 }
 
-pub(super) fn intent(unit: usize) -> Event {
+pub(in crate::audit) fn intent(unit: usize) -> Event {
     Event::Intent(Box::new(Intent {
         unit,
         kind: FindingKind::Backup,
@@ -60,7 +62,7 @@ pub(super) fn intent(unit: usize) -> Event {
     }))
 }
 
-pub(super) fn outcome(unit: usize, outcome: Outcome) -> Event {
+pub(in crate::audit) fn outcome(unit: usize, outcome: Outcome) -> Event {
     let (planned, found) = (Value::Null, 3.into());
     Event::Outcome(Box::new(UnitOutcome {
         unit,
@@ -74,34 +76,34 @@ pub(super) fn outcome(unit: usize, outcome: Outcome) -> Event {
     }))
 }
 
-pub(super) fn settled(unit: usize, outcome: Outcome) -> Event {
+pub(in crate::audit) fn settled(unit: usize, outcome: Outcome) -> Event {
     let reason = "the row has the new status".to_owned();
     Event::Settled(Box::new(Settled { unit, outcome, reason, found: vec![image("error")], after_window: false, who: who() }))
 }
 
-pub(super) fn end() -> Event {
+pub(in crate::audit) fn end() -> Event {
     Event::End(RunEnd { summary: Tally { applied: 1, ..Tally::default() }, interrupted: Some("SIGTERM".to_owned()) })
 }
 
 /// One event of each kind. `torn` is left out because it is valid in few places.
-pub(super) fn events() -> Vec<Event> {
+pub(in crate::audit) fn events() -> Vec<Event> {
     vec![begin("p1", None), intent(1), outcome(1, Outcome::Applied), settled(2, Outcome::Failed), end()]
 }
 
 /// One of these events.
-pub(super) fn event(number: usize) -> Event {
+pub(in crate::audit) fn event(number: usize) -> Event {
     let mut events = events();
     events.swap_remove(number % events.len())
 }
 
-pub(super) fn record(seq: u64, previous: &str, run: &str, event: Event) -> Record {
+pub(in crate::audit) fn record(seq: u64, previous: &str, run: &str, event: Event) -> Record {
     let at = format!("2026-11-22T18:46:{:02}Z", seq % 60);
     let (schema, previous, run) = (SCHEMA.to_owned(), previous.to_owned(), run.to_owned());
     Record { schema, schema_version: SCHEMA_VERSION, seq, previous, at, run, event }
 }
 
 /// The lines, with their line feeds, of a chain of these events.
-pub(super) fn lines(events: impl IntoIterator<Item = (&'static str, Event)>) -> Vec<Vec<u8>> {
+pub(in crate::audit) fn lines(events: impl IntoIterator<Item = (&'static str, Event)>) -> Vec<Vec<u8>> {
     let mut head = Head::default();
     let line = |(run, event)| {
         let mut line = serde_json::to_vec(&record(head.seq + 1, &head.hash, run, event)).unwrap();
@@ -113,17 +115,17 @@ pub(super) fn lines(events: impl IntoIterator<Item = (&'static str, Event)>) -> 
 }
 
 /// The lines of a chain with `count` records.
-pub(super) fn chain(count: usize) -> Vec<Vec<u8>> {
+pub(in crate::audit) fn chain(count: usize) -> Vec<Vec<u8>> {
     lines((0..count).map(|number| ("run", event(number))))
 }
 
 /// A chain of these records as this version writes it: each with its digest.
-pub(super) fn with_digests(lines: &[Vec<u8>]) -> Vec<Vec<u8>> {
+pub(in crate::audit) fn with_digests(lines: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut head = Head::default();
     let add_digest = |line: &Vec<u8>| {
         let record: Record = serde_json::from_slice(line).unwrap();
         let record = Record { previous: head.hash.clone(), ..record };
-        let line = super::line_digest::with_digest(serde_json::to_string(&record).unwrap());
+        let line = super::super::line_digest::with_digest(serde_json::to_string(&record).unwrap());
         head = Head { seq: record.seq, hash: digest(line.as_bytes()) };
         (line + "\n").into_bytes()
     };
