@@ -187,8 +187,9 @@ fn summary(report: &ScrubReport) -> String {
 
 fn status(context: &Context<'_>, args: &StatusArgs) -> Result<Exit> {
     let ui = context.ui;
-    let ledger = Ledger::open(&args.ledger.ledger, false)?;
-    let document = StatusDocument::read(&ledger, args.level, seconds(args.max_age), now())?;
+    let path = &args.ledger.ledger;
+    let document = Ledger::open(path, false).and_then(|ledger| StatusDocument::read(&ledger, args.level, seconds(args.max_age), now()));
+    let document = document.map_err(|error| error.of(path))?;
     ui.result(&document, "coverage", || view::coverage(&document.coverage))?;
     if ui.is_table() {
         say_status(context, &document);

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::cli::Result;
 use crate::domain::time::stamp;
 use crate::domain::{DatabaseInfo, Level};
 use crate::ledger::policy::{Forecast, forecast};
-use crate::ledger::{Covered, Failure, Ledger, Pause, Run};
+use crate::ledger::{Covered, Failure, Ledger, LedgerError, Pause, Run};
 use crate::workflow::ScrubReport;
 
 /// The most failures that a status lists.
@@ -207,7 +206,7 @@ fn since<S: serde::Serializer>(pause: &Option<Pause>, serializer: S) -> std::res
 }
 
 impl StatusDocument {
-    pub fn read(ledger: &Ledger, level: Level, max_age_seconds: i64, now: i64) -> Result<Self> {
+    pub fn read(ledger: &Ledger, level: Level, max_age_seconds: i64, now: i64) -> Result<Self, LedgerError> {
         let groups = ledger.coverage(now.saturating_sub(max_age_seconds), level)?;
         let (mut all, mut backends, mut projects) = (Covered::default(), BTreeMap::new(), BTreeMap::new());
         for group in &groups {
