@@ -52,8 +52,7 @@ impl ExecutionArgs {
     /// Checks the command line first: an unknown column must be reported before anything is changed, and a missing terminal before a
     /// connection is made.
     pub fn check(&self, ui: &Ui) -> Result<()> {
-        let no_results = view::results(&Spool::default(), true)?;
-        ui.check_columns(|| no_results)?;
+        ui.check_columns(|| view::results(&Spool::default(), true))?;
         if self.asks() { prompt::insist_on_terminal(ui) } else { Ok(()) }
     }
 
@@ -324,8 +323,7 @@ fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, 
     if ui.is_stream() {
         ui.written(run_records::write(ui.stream(), planned.command, &document))?;
     } else {
-        let grid = ui.grid(|| view::results(&run.results, ui.is_document()))?;
-        ui.result(&document, "units", || grid)?;
+        ui.result(&document, "units", || view::results(&run.results, ui.is_document()))?;
     }
     if ui.is_table() && !follow_up.is_empty() {
         ui.say("Once the API is back:");

@@ -56,8 +56,7 @@ pub fn write(kind: Kind, out: &mut dyn Write, material: Material<'_>) -> io::Res
         Kind::Csv => {
             let options = OutputOptions { format: Format::Csv, ..OutputOptions::default() };
             let plan = material.plan;
-            let grid = view::units(&plan.units)?;
-            crate::report::grid::write(out, plan, "units", || grid, &options).map_err(io::Error::other)
+            crate::report::grid::write(out, plan, "units", || view::units(&plan.units), &options).map_err(io::Error::other)
         }
     }
 }

@@ -16,14 +16,15 @@ use crate::cli::storage::{self, StorageArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::text::{count, shell_word};
 use crate::domain::{CheckVerdict, Level};
+use crate::spool::Spool;
 use crate::verify::check_document::Summary;
 use crate::verify::chunked::Share;
 use crate::verify::{CheckDocument, Request};
 use crate::workflow::{CatalogShare, CheckJob, CheckReport, Earlier, Error as Failed, MAX_RUNTIME, Resume, TargetList};
 
 /// Verifies the data of backups on their storage: of the backups that scan finds, of named backups, or of all. Changes nothing in the
-/// database or on the storage. `--format json` and `--format jsonl` write evidence for `plan --evidence`; with jsonl, memory does not grow
-/// with the number of backups.
+/// database or on the storage. `--format json` and `--format jsonl` write evidence for `plan --evidence`; jsonl writes each result as it
+/// arrives.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct CheckCommandArgs {
@@ -105,7 +106,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let ui = context.ui;
     let deadline = args.max_runtime.and_then(|span| Instant::now().checked_add(span));
     let share = share(args)?;
-    ui.check_columns(|| view::checks(&[]))?;
+    ui.check_columns(|| view::checks(&Spool::default()))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
     let max_age = i64::try_from(args.resume_max_age.as_secs()).unwrap_or(i64::MAX);
     let mut resume =
@@ -127,7 +128,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     // The file of a shard has its results, which may be too many for memory.
     let is_in_file = part.is_some() && args.out.is_some();
     let stream = if ui.is_stream() { Some(ui.stream()) } else { is_in_file.then(|| Box::new(io::sink()) as Box<dyn Write>) };
-    let job = CheckJob { request, resume, out: args.out.clone(), stream, key: key.as_ref(), deadline };
+    let job = CheckJob { request, resume, out: args.out.clone(), stream, is_shown: !ui.is_document(), key: key.as_ref(), deadline };
     let mut report = job.run(list, args.storage.settings(context)?, &progress)?;
     let carried = report.summary.carried;
     if report.known > 0 {
@@ -144,7 +145,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     if let Some(document) = &report.document {
         ui.result(document, "results", || view::checks(&document.results))?;
         if ui.is_table() {
-            say_problems(context, document);
+            say_problems(context, document)?;
             ui.say(summary(&report));
         }
     } else if is_in_file {
@@ -217,9 +218,13 @@ fn whole_list(
     Ok(TargetList::of_findings(&mut database, &wanted, progress)?)
 }
 
-fn say_problems(context: &Context<'_>, document: &CheckDocument) {
+fn say_problems(context: &Context<'_>, document: &CheckDocument) -> io::Result<()> {
     let most = 20;
-    for result in document.results.iter().filter(|result| !result.problems.is_empty() || !result.warnings.is_empty()) {
+    for result in &document.results {
+        let result = result?;
+        if result.problems.is_empty() && result.warnings.is_empty() {
+            continue;
+        }
         let level = if result.verdict == CheckVerdict::Intact { format!(" by a {} check", result.level) } else { String::new() };
         context.ui.say(format!("{} is {}{level}:", result.id, result.verdict));
         let shown = if context.ui.verbose > 0 { usize::MAX } else { most };
@@ -232,6 +237,7 @@ fn say_problems(context: &Context<'_>, document: &CheckDocument) {
             context.ui.say(format!("  and {more} more (-v shows all, --format json too)"));
         }
     }
+    Ok(())
 }
 
 /// The number of backups with each verdict.

@@ -37,8 +37,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let ui = context.ui;
     let selection = args.proposal.selection()?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
-    let no_units = view::units(&Spool::default())?;
-    ui.check_columns(|| no_units)?;
+    ui.check_columns(|| view::units(&Spool::default()))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
     // A file that cannot be created is reported before a check that may take hours. It is removed again, so that a kill leaves no empty
     // file behind.
@@ -72,8 +71,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     if ui.is_stream() {
         ui.written(plan.write_stream(ui.stream(), signer(key.as_ref())).map(drop))?;
     } else {
-        let grid = ui.grid(|| view::units(&plan.units))?;
-        ui.result(plan, "units", || grid)?;
+        ui.result(plan, "units", || view::units(&plan.units))?;
     }
     if ui.is_table() {
         let (summary, units) = (sentences::scan(&scan.document, &wanted.selection), count(plan.units.len(), "unit"));
