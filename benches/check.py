@@ -1,6 +1,7 @@
 """Times `check` against the tools that a person would use without it, and writes its table into benches/RESULTS.md. Started by benches/run."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 import zlib
 
@@ -37,7 +39,7 @@ def volume(path, gib, compressible):
             file.write(block)
 
 
-def make(work, kind, gib, compression, chunk=524288000, empty=False):
+def make(work, kind, gib, compression, chunk=524288000, empty=False, block=32768):
     """A full backup of a volume of `gib` GiB, by Cinder's own driver."""
     folder = work / kind
     folder.mkdir()
@@ -49,7 +51,7 @@ def make(work, kind, gib, compression, chunk=524288000, empty=False):
     )
     call([ROOT / '.cache/venv/bin/cinder-manage', '--config-file', config, 'db', 'sync'])
     volume(data, gib, None if empty else compression != 'none')
-    options = {'backup_posix_path': str(store), 'backup_compression_algorithm': compression, 'backup_file_size': str(chunk)}
+    options = {'backup_posix_path': str(store), 'backup_compression_algorithm': compression, 'backup_file_size': str(chunk), 'backup_sha_block_size_bytes': str(block)}
     job = {'op': 'backup', 'name': kind, 'driver': DRIVER, 'options': options, 'host': 'ctl1',
            'volume': {'id': str(uuid.uuid4()), 'size': gib}, 'file': str(data)}  # fmt: skip
     made = drive(folder, config, [job])[0]
@@ -73,8 +75,8 @@ def ours(made, level):
     return bench.run(words)
 
 
-def copies(made, number):
-    """Adds backups with the same data, each with side files and a row of its own."""
+def copies(made, number, shared=None):
+    """Adds backups with the same data, each with side files and a row of its own, and, unless they share one, a container of its own."""
     database = sqlite3.connect(made['folder'] / 'cinder.sqlite')
     columns = [row[1] for row in database.execute('PRAGMA table_info(backups)')]
     row = dict(zip(columns, database.execute('SELECT * FROM backups WHERE id = ?', [made['id']]).fetchone()))
@@ -86,8 +88,8 @@ def copies(made, number):
         def own(text):
             return text.replace(made['id'], new).replace(row['volume_id'], volume_id)
 
-        container = f'{new[:2]}/{new[2:4]}/{new}'
-        (store / container).mkdir(parents=True)
+        container = shared or f'{new[:2]}/{new[2:4]}/{new}'
+        (store / container).mkdir(parents=True, exist_ok=True)
         for path in source.iterdir():
             target = store / container / own(path.name)
             if path.name.endswith(('_metadata', '_sha256file')):
@@ -125,34 +127,67 @@ def quickly(work, options):
 LATENCY, RATE, CONNECTIONS = 0.02, 48 << 20, 16
 
 
+@contextlib.contextmanager
+def served(made, folder, *mode):
+    """An object store with the files of a folder as the bucket of all backups. Returns its URL."""
+    words = [sys.executable, ROOT / 'benches/far.py', folder, LATENCY, RATE, *mode]
+    with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE) as server:
+        try:
+            url = f'http://127.0.0.1:{int(server.stdout.readline())}'
+            database = sqlite3.connect(made['folder'] / 'cinder.sqlite')
+            database.execute("UPDATE backups SET service = 'cinder.backup.drivers.s3.S3BackupDriver', container = 'b'")
+            database.commit()
+            database.close()
+            with open(made['config'], 'a') as config:
+                config.write(f'[DEFAULT]\nbackup_s3_endpoint_url = {url}\nbackup_s3_store_access_key = a\nbackup_s3_store_secret_key = s\n')
+            yield url
+        finally:
+            server.terminate()
+
+
+def together(work, options):
+    """A quick check of many backups in one bucket, with pages of the bucket's listing and with a listing of each backup."""
+    bench.say(f'making {options.listed} backups for an object store')
+    made = make(work, 'bucket', 1, 'zlib', chunk=65536000, empty=True, block=65536000)
+    copies(made, options.listed, 'b')
+    database = sqlite3.connect(made['folder'] / 'cinder.sqlite')
+    database.execute('DELETE FROM backups WHERE id = ?', [made['id']])
+    database.commit()
+    database.close()
+    said = []
+    for mode in ([], ['alone']):
+        bench.say(f'check --all --level quick, from an object store {" ".join(mode)}')
+        with served(made, pathlib.Path(made['options']['backup_posix_path']) / 'b', *mode) as url:
+            seconds, memory = quick(made)
+            with urllib.request.urlopen(f'{url}/requests') as answer:
+                said.append((int(answer.read()), seconds, memory))
+    shutil.rmtree(made['folder'])
+    (requests, seconds, memory), (alone, alone_seconds, _) = said
+    return [
+        '', f'Quick check of {options.listed:,} backups of {len(made["objects"])} objects in one S3 bucket (the server of the line with *), one run: '
+        f'{requests:,} requests, {seconds:.1f} s, {memory:.0f} MiB. If each',
+        f'backup is listed by itself, because the server refuses to list the bucket: {alone:,} requests, {alone_seconds:.1f} s. The two side files of each '
+        'backup are read in both cases.',
+    ]  # fmt: skip
+
+
 def from_afar(work, options):
     """A deep check of a backup in an object store, against curl fetching the same objects over as many connections."""
     bench.say(f'making {options.far} GiB for an object store')
     far = make(work, 'far', options.far, 'none', chunk=52428800)
     folder = pathlib.Path(far['objects'][0]).parent
-    words = [sys.executable, ROOT / 'benches/far.py', folder, LATENCY, RATE]
-    with subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE) as server:
-        try:
-            url = f'http://127.0.0.1:{int(server.stdout.readline())}'
-            database = sqlite3.connect(far['folder'] / 'cinder.sqlite')
-            database.execute("UPDATE backups SET service = 'cinder.backup.drivers.s3.S3BackupDriver', container = 'b'")
-            database.commit()
-            database.close()
-            with open(far['config'], 'a') as config:
-                config.write(f'[DEFAULT]\nbackup_s3_endpoint_url = {url}\nbackup_s3_store_access_key = a\nbackup_s3_store_secret_key = s\n')
-            names = [pathlib.Path(path).name for path in far['objects']]
-            wanted = far['folder'] / 'wanted'
-            wanted.write_text(''.join(f'url = "{url}/b/{name}"\noutput = "/dev/null"\n' for name in names))
+    with served(far, folder) as url:
+        names = [pathlib.Path(path).name for path in far['objects']]
+        wanted = far['folder'] / 'wanted'
+        wanted.write_text(''.join(f'url = "{url}/b/{name}"\noutput = "/dev/null"\n' for name in names))
 
-            def curl():
-                begun = time.perf_counter()
-                call(['curl', '--silent', '--fail', '--parallel', '--parallel-immediate', '--parallel-max', CONNECTIONS, '--config', wanted])
-                return time.perf_counter() - begun, 0
+        def curl():
+            begun = time.perf_counter()
+            call(['curl', '--silent', '--fail', '--parallel', '--parallel-immediate', '--parallel-max', CONNECTIONS, '--config', wanted])
+            return time.perf_counter() - begun, 0
 
-            bench.say('check --level deep, from an object store')
-            timed, other = bench.pairs(options.pairs, lambda: ours(far, 'deep'), curl)
-        finally:
-            server.terminate()
+        bench.say('check --level deep, from an object store')
+        timed, other = bench.pairs(options.pairs, lambda: ours(far, 'deep'), curl)
     shutil.rmtree(far['folder'])
     what = f'deep, {options.far} GiB in S3 *'
     note = (
@@ -216,6 +251,7 @@ def main():
     parser.add_argument('--packed', type=int, default=4, help='GiB of data that zlib compresses [default: %(default)s]')
     parser.add_argument('--far', type=int, default=4, help='GiB of data in an object store [default: %(default)s]')
     parser.add_argument('--many', type=int, default=1000, help='backups of a quick check [default: %(default)s]')
+    parser.add_argument('--listed', type=int, default=10_000, help='backups of a quick check of one bucket [default: %(default)s]')
     parser.add_argument('--pairs', type=int, default=5, help='paired runs [default: %(default)s]')
     parser.add_argument('--out', default=ROOT / 'benches/RESULTS.md', help='the file whose last part this writes')
     options = parser.parse_args()
@@ -245,7 +281,7 @@ def main():
         lines.append(row(f'deep, {options.packed} GiB, zlib', packed, timed, 'zlib + SHA-256 in Python, a process a core', other, '>= 0.8', lambda ratio: ratio >= 0.8))
         shutil.rmtree(packed['folder'])
         afar, note = from_afar(work, options)
-        lines += [afar, '', note, *quickly(work, options)]
+        lines += [afar, '', note, *quickly(work, options), *together(work, options)]
     finally:
         shutil.rmtree(work, ignore_errors=True)
     results.replace_section(options.out, MARK, '\n'.join(lines))

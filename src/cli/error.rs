@@ -5,6 +5,7 @@ use crate::audit::{AuditError, LogProblemCode};
 use crate::db::{DbError, DbErrorKind};
 use crate::domain::SealError;
 use crate::domain::record_stream::StreamError;
+use crate::domain::text::shell_word;
 use crate::ledger::LedgerError;
 use crate::report::grid::ReportError;
 use crate::workflow::{self, Obstacle};
@@ -88,7 +89,14 @@ impl From<LedgerError> for Error {
             LedgerError::Sqlite(_) | LedgerError::Document(_) => Exit::Unexpected,
             _ => Exit::Usage,
         };
-        Self::new(exit, error)
+        let hint = match &error {
+            LedgerError::Missing(path) => Some(format!("correct the path, or make it with `scrub run --ledger {}`", shell_word(path))),
+            LedgerError::Damaged(..) => Some(
+                "put a copy in its place, or remove it: the next scrub run then makes a new one and verifies all backups again".to_owned(),
+            ),
+            _ => None,
+        };
+        Self { hint, ..Self::new(exit, error) }
     }
 }
 

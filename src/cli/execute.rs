@@ -328,8 +328,7 @@ fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, 
         let is_shown = |result: &io::Result<UnitResult>| {
             ui.is_document() || result.as_ref().map_or(true, |result| result.outcome != Outcome::NotBegun)
         };
-        let grid = ui.grid(|| Grid::try_of(run.results.iter().filter(is_shown), view::RESULTS))?;
-        ui.result(&document, "units", || grid)?;
+        ui.result(&document, "units", || Grid::try_of(run.results.iter().filter(is_shown), view::RESULTS))?;
     }
     if ui.is_table() && !follow_up.is_empty() {
         ui.say("Once the API is back:");

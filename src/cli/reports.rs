@@ -56,8 +56,8 @@ pub fn write(kind: Kind, out: &mut dyn Write, material: Material<'_>) -> io::Res
         Kind::Csv => {
             let options = OutputOptions { format: Format::Csv, ..OutputOptions::default() };
             let plan = material.plan;
-            let grid = Grid::try_of(&plan.units, view::UNITS)?;
-            crate::report::grid::write(out, plan, "units", || grid, &options).map_err(io::Error::other)
+            let grid = || Grid::try_of(&plan.units, view::UNITS);
+            crate::report::grid::write(out, plan, "units", grid, &options).map_err(io::Error::other)
         }
     }
 }

@@ -23,9 +23,6 @@ pub trait Body: Serialize + DeserializeOwned {
     /// What to do instead of an edit.
     const INSTEAD: &'static str;
 
-    /// Brings the body into the form that is written.
-    fn prepare(&mut self) {}
-
     /// Says why the body is not consistent. Anybody can compute a digest.
     ///
     /// # Errors
@@ -68,14 +65,18 @@ pub struct Sealed<B> {
 impl<B: Body> Sealed<B> {
     /// Seals a body.
     pub fn new(body: B) -> Self {
-        let mut sealed = Self { schema_version: B::SCHEMA_VERSION, body, sha256: String::new(), signature: None };
+        let mut sealed = Self::unsealed(body);
         sealed.seal();
         sealed
     }
 
+    /// A document without a digest: [`Self::try_seal`] is due before it is written.
+    pub fn unsealed(body: B) -> Self {
+        Self { schema_version: B::SCHEMA_VERSION, body, sha256: String::new(), signature: None }
+    }
+
     /// Writes the digest, and removes the signature, which is of another document.
     pub fn seal(&mut self) {
-        self.body.prepare();
         self.signature = None;
         self.sha256 = digest::of_json(&self.fields("", None));
     }
@@ -85,7 +86,6 @@ impl<B: Body> Sealed<B> {
     /// # Errors
     /// Those of reading the body.
     pub fn try_seal(&mut self) -> io::Result<()> {
-        self.body.prepare();
         self.signature = None;
         self.sha256 = self.digest()?;
         Ok(())

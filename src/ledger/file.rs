@@ -104,7 +104,10 @@ impl Ledger {
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self> {
         let shown = path.display().to_string();
-        let found = path.metadata().map_err(|error| LedgerError::Open(shown.clone(), error))?;
+        let found = path.metadata().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => LedgerError::Missing(shown.clone()),
+            _ => LedgerError::Open(shown.clone(), error),
+        })?;
         if !found.is_file() {
             return Err(LedgerError::NotALedger(shown, "not a file".to_owned()));
         }
@@ -115,8 +118,7 @@ impl Ledger {
         connection.busy_timeout(PATIENCE)?;
         let ledger = Self { path: path.to_owned(), connection };
         // Reads the file for the first time.
-        ledger.version(MIGRATIONS)?;
-        ledger.batch(statements::SESSION)?;
+        ledger.version(MIGRATIONS).and_then(|_| ledger.batch(statements::SESSION)).map_err(|error| error.of(path))?;
         ledger.connection.set_prepared_statement_cache_capacity(64);
         Ok(ledger)
     }

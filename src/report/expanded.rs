@@ -14,17 +14,29 @@ const PROSE: usize = 20;
 /// The lengths of the ids of rows and of runs.
 const IDS: [usize; 2] = [36, 25];
 
-/// The least width of a column that wraps no id and no short text. `cells` includes the title.
-pub fn least_width(cells: impl Iterator<Item = String>) -> usize {
-    let (mut whole, mut words) = (0, 0);
-    for cell in cells {
-        whole = whole.max(cell.width());
+/// How wide a column is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ColumnWidth {
+    /// The width in which no cell is wrapped.
+    pub whole: usize,
+    /// The width of the longest id, or of the longest other word up to [`PROSE`].
+    words: usize,
+}
+
+impl ColumnWidth {
+    /// Adds a cell, or the title.
+    pub fn add(&mut self, cell: &str) {
+        self.whole = self.whole.max(cell.width());
         for word in cell.split(' ') {
             let width = word.width();
-            words = words.max(if holds_id(word) { width } else { width.min(PROSE) });
+            self.words = self.words.max(if holds_id(word) { width } else { width.min(PROSE) });
         }
     }
-    if whole <= NARROW { whole } else { words }
+
+    /// The least width that wraps no id and no short text.
+    pub fn least(&self) -> usize {
+        if self.whole <= NARROW { self.whole } else { self.words }
+    }
 }
 
 /// Whether the word is an id, perhaps with a comma or a bracket around it.
@@ -36,16 +48,31 @@ fn holds_id(word: &str) -> bool {
 /// The style of a cell from its title and text.
 pub type CellStyle<'a> = &'a dyn Fn(&str, &str) -> Option<anstyle::Style>;
 
-/// Writes the records to a terminal of this width. An empty cell has no line. Without `style` there are no colours.
-pub fn write(out: &mut dyn io::Write, titles: &[&str], rows: &[Vec<String>], width: usize, style: Option<CellStyle<'_>>) -> io::Result<()> {
+/// How records are laid out.
+pub struct Layout<'a> {
+    /// The width of the terminal in columns.
+    pub width: usize,
+    /// How cells are coloured, if colours are allowed.
+    pub style: Option<CellStyle<'a>>,
+}
+
+/// Writes this many records. An empty cell has no line.
+pub fn write(
+    out: &mut dyn io::Write,
+    titles: &[&str],
+    (rows, number): (impl Iterator<Item = io::Result<Vec<String>>>, usize),
+    layout: &Layout<'_>,
+) -> io::Result<()> {
+    let Layout { width, style } = *layout;
     let margin = titles.iter().map(|title| title.width()).max().unwrap_or(0);
     let room = width.saturating_sub(margin + 3).max(PROSE);
     let bold = if style.is_some() { anstyle::Style::new().bold() } else { anstyle::Style::new() };
-    for (place, row) in rows.iter().enumerate() {
-        let head = format!("-[ {} of {} ]", place + 1, rows.len());
+    for (place, row) in rows.enumerate() {
+        let row = row?;
+        let head = format!("-[ {} of {number} ]", place + 1);
         let dashes = "-".repeat(width.saturating_sub(head.width()).min(72));
         writeln!(out, "{bold}{head}{dashes}{bold:#}")?;
-        for (title, cell) in titles.iter().zip(row) {
+        for (title, cell) in titles.iter().zip(&row) {
             for (line, text) in wrapped(cell, room).iter().enumerate() {
                 let shown = if line == 0 { *title } else { "" };
                 let gap = " ".repeat(margin.saturating_sub(shown.width()));
@@ -90,7 +117,11 @@ mod tests {
 
     #[test]
     fn ids_and_short_columns_are_not_broken() {
-        let least = |cells: &[&str]| least_width(cells.iter().map(ToString::to_string));
+        let least = |cells: &[&str]| {
+            let mut width = ColumnWidth::default();
+            cells.iter().for_each(|cell| width.add(cell));
+            width.least()
+        };
         assert_eq!(least(&["ID", ID_A]), 36);
         assert_eq!(least(&["Proposed", &format!("volume {ID_A}: status a -> b")]), 37);
         assert_eq!(least(&["Run", "20261122T195941Z-26dacd5d"]), 25);
@@ -106,7 +137,8 @@ mod tests {
             vec!["b2".to_owned(), "recent".to_owned(), "x".repeat(60), "说".repeat(30)],
         ];
         let mut out = Vec::new();
-        write(&mut out, &["ID", "Verdict", "Evidence", "Note"], &rows, 60, None).unwrap();
+        let rows = rows.into_iter().map(Ok);
+        write(&mut out, &["ID", "Verdict", "Evidence", "Note"], (rows, 2), &Layout { width: 60, style: None }).unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
         -[ 1 of 2 ]-------------------------------------------------
         ID       | 3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93
@@ -126,10 +158,10 @@ mod tests {
     #[test]
     fn colours_only_when_asked_for() {
         let paint = |title: &str, _: &str| (title == "Verdict").then(|| anstyle::AnsiColor::Red.on_default());
-        let rows = vec![vec!["stuck".to_owned()]];
         let written = |style| {
             let mut out = Vec::new();
-            write(&mut out, &["Verdict"], &rows, 40, style).unwrap();
+            let rows = std::iter::once(Ok(vec!["stuck".to_owned()]));
+            write(&mut out, &["Verdict"], (rows, 1), &Layout { width: 40, style }).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert!(!written(None).contains('\u{1b}'));

@@ -2,21 +2,22 @@
 //!
 //! The formats follow cliff, the library of those clients, so that scripts for them can read this program's output: borders, `None` for
 //! NULL, quotes in CSV around everything but numbers, NULL last when sorting. If the terminal is too narrow for a table, the rows
-//! are written one below the other ([`expanded`]). May use `report::expanded`, `json`, `safe` and `yaml` only.
+//! are written one below the other ([`expanded`]). Rows are in a [`Spool`], because a result may have a million. May use `report::expanded`,
+//! `json`, `safe` and `yaml`, and `spool` only.
 
 use std::borrow::Borrow;
-use std::convert::Infallible;
 use std::io;
 
 use anstyle::AnsiColor;
 use clap::{Args, ValueEnum};
 use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
-use unicode_width::UnicodeWidthStr;
 
+use super::expanded::ColumnWidth;
 use super::{expanded, json, safe, yaml};
+use crate::spool::Spool;
 
 /// The borders of the OpenStack clients' tables, in comfy-table's order of components.
 const BORDERS: &str = "||--+-++|    ++++++";
@@ -29,7 +30,7 @@ const LONGEST_CELL: usize = 1_000;
 const PORTION: usize = 1_000;
 
 /// A cell of a [`Grid`]. Cells are sorted in the order of the variants.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Cell {
     /// A number, aligned to the right and sorted by value.
@@ -95,31 +96,41 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
 pub type Column<T> = (&'static str, fn(&T) -> Cell);
 
 /// The rows of a result as a table.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub struct Grid {
-    /// The columns' titles, for example `Project ID`.
-    pub columns: Vec<&'static str>,
-    /// The rows. A missing cell is NULL.
-    pub rows: Vec<Vec<Cell>>,
+    columns: Vec<&'static str>,
+    rows: Spool<Vec<Cell>>,
 }
 
 impl Grid {
+    /// Keeps rows with these titles. A missing cell is NULL.
+    pub fn new(columns: &[&'static str], rows: impl IntoIterator<Item = io::Result<Vec<Cell>>>) -> io::Result<Self> {
+        let mut kept = Spool::default();
+        rows.into_iter().try_for_each(|row| kept.push(&row?))?;
+        Ok(Self { columns: columns.to_vec(), rows: kept })
+    }
+
     /// No rows.
     pub fn empty<T>(columns: &[Column<T>]) -> Self {
-        Self { columns: columns.iter().map(|(title, _)| *title).collect(), rows: Vec::new() }
+        Self { columns: columns.iter().map(|(title, _)| *title).collect(), rows: Spool::default() }
     }
 
     /// A row for each item.
-    pub fn of<T>(items: impl IntoIterator<Item = impl Borrow<T>>, columns: &[Column<T>]) -> Self {
-        let Ok(grid) = Self::try_of(items.into_iter().map(Ok::<_, Infallible>), columns);
-        grid
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub fn of<T>(items: impl IntoIterator<Item = impl Borrow<T>>, columns: &[Column<T>]) -> io::Result<Self> {
+        Self::try_of(items.into_iter().map(Ok), columns)
     }
 
     /// The same for items that may be unreadable.
-    pub fn try_of<T, E>(items: impl IntoIterator<Item = Result<impl Borrow<T>, E>>, columns: &[Column<T>]) -> Result<Self, E> {
+    ///
+    /// # Errors
+    /// Those of the items and of the temporary file.
+    pub fn try_of<T>(items: impl IntoIterator<Item = io::Result<impl Borrow<T>>>, columns: &[Column<T>]) -> io::Result<Self> {
+        let titles: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
         let row = |item: &T| columns.iter().map(|(_, cell)| cell(item)).collect();
-        let rows = items.into_iter().map(|item| item.map(|item| row(item.borrow()))).collect::<Result<_, E>>()?;
-        Ok(Self { rows, ..Self::empty(columns) })
+        Self::new(&titles, items.into_iter().map(|item| item.map(|item| row(item.borrow()))))
     }
 }
 
@@ -229,14 +240,13 @@ pub fn write(
     out: &mut dyn io::Write,
     document: &impl Serialize,
     rows_key: &str,
-    grid: impl FnOnce() -> Grid,
+    grid: impl FnOnce() -> io::Result<Grid>,
     options: &OutputOptions,
 ) -> Result<(), ReportError> {
     if options.shows_document() {
         return Ok(json::write(out, document, options.noindent || options.format == Format::Jsonl)?);
     }
-    let grid = grid();
-    let view = View::new(&grid, options)?;
+    let view = View::new(grid()?, options)?;
     match options.format {
         Format::Table => write_table(out, &view, options)?,
         Format::Csv => write_csv(out, &view, options.quote)?,
@@ -253,22 +263,24 @@ pub fn key(column: &str) -> String {
 }
 
 /// The rows with the chosen columns in the chosen order.
-struct View<'a> {
+struct View {
     titles: Vec<&'static str>,
-    rows: Vec<Vec<&'a Cell>>,
-    /// For each row its index in the grid.
-    order: Vec<usize>,
+    /// The places of the chosen columns.
+    places: Vec<usize>,
+    rows: Spool<Vec<Cell>>,
     cut: bool,
-    sorted: bool,
+    /// For each row its index before the rows were sorted, if they were.
+    order: Option<Vec<usize>>,
 }
 
-impl<'a> View<'a> {
-    fn new(grid: &'a Grid, options: &OutputOptions) -> Result<Self, ReportError> {
-        let place = |wanted: &str| grid.columns.iter().position(|column| key(column) == key(wanted));
+impl View {
+    fn new(grid: Grid, options: &OutputOptions) -> Result<Self, ReportError> {
+        let Grid { columns, mut rows } = grid;
+        let place = |wanted: &str| columns.iter().position(|column| key(column) == key(wanted));
         let mut places = Vec::new();
         for column in &options.columns {
             let Some(found) = place(column) else {
-                return Err(ReportError::UnknownColumn { column: column.clone(), known: grid.columns.join(", ") });
+                return Err(ReportError::UnknownColumn { column: column.clone(), known: columns.join(", ") });
             };
             if !places.contains(&found) {
                 places.push(found);
@@ -276,24 +288,20 @@ impl<'a> View<'a> {
         }
         let cut = !places.is_empty();
         if !cut {
-            places.extend(0..grid.columns.len());
+            places.extend(0..columns.len());
         }
-
         let sort: Vec<usize> = options.sort_columns.iter().filter_map(|column| place(column)).collect();
-        let mut rows: Vec<(usize, &Vec<Cell>)> = grid.rows.iter().enumerate().collect();
-        rows.sort_by(|(_, a), (_, b)| {
-            let keys = |row: &'a [Cell]| sort.iter().map(|&place| cell(row, place));
-            let order = keys(a).cmp(keys(b));
-            // Equal rows keep their order, as in cliff.
-            if options.sort_descending { order.reverse() } else { order }
-        });
-        Ok(Self {
-            titles: places.iter().filter_map(|&place| grid.columns.get(place).copied()).collect(),
-            order: rows.iter().map(|(place, _)| *place).collect(),
-            rows: rows.iter().map(|(_, row)| places.iter().map(|&place| cell(row, place)).collect()).collect(),
-            cut,
-            sorted: !sort.is_empty(),
-        })
+        let order = if sort.is_empty() { None } else { Some(sorted(&rows, &sort, options.sort_descending)?) };
+        if let Some(order) = &order {
+            rows.rearrange(order.iter().copied());
+        }
+        let titles = places.iter().filter_map(|&place| columns.get(place).copied()).collect();
+        Ok(Self { titles, places, rows, cut, order })
+    }
+
+    /// The rows.
+    fn rows(&self) -> impl Iterator<Item = io::Result<Vec<Cell>>> {
+        self.rows.iter().map(|row| row.map(|row| chosen(row, &self.places)))
     }
 
     /// The document with its rows reduced and sorted like these.
@@ -301,73 +309,90 @@ impl<'a> View<'a> {
         let mut document = serde_json::to_value(document)?;
         let Some(member) = document.get_mut(rows_key) else { return Ok(document) };
         if self.cut {
-            let object = |row: &Vec<&Cell>| -> io::Result<Map<String, Value>> {
-                self.titles.iter().zip(row).map(|(title, cell)| Ok((key(title), serde_json::to_value(cell)?))).collect()
+            let object = |row: io::Result<Vec<Cell>>| -> io::Result<Map<String, Value>> {
+                self.titles.iter().zip(row?).map(|(title, cell)| Ok((key(title), serde_json::to_value(cell)?))).collect()
             };
-            *member = self.rows.iter().map(object).collect::<io::Result<Value>>()?;
-        } else if self.sorted
-            && let Value::Array(items) = member
-            && items.len() == self.order.len()
+            *member = self.rows().map(object).collect::<io::Result<Value>>()?;
+        } else if let (Some(order), Value::Array(items)) = (&self.order, member)
+            && items.len() == order.len()
         {
-            *items = self.order.iter().filter_map(|&place| items.get_mut(place).map(Value::take)).collect();
+            *items = order.iter().filter_map(|&place| items.get_mut(place).map(Value::take)).collect();
         }
         Ok(document)
     }
-
-    /// The least width of a column.
-    fn least_width(&self, place: usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.in_table());
-        expanded::least_width(self.titles.get(place).map(|title| (*title).to_owned()).into_iter().chain(cells))
-    }
-
-    /// The width of a column in which no cell is wrapped.
-    fn whole_width(&self, place: usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.in_table().width());
-        cells.chain(self.titles.get(place).map(|title| title.width())).max().unwrap_or(0)
-    }
-
-    /// Whether a column is aligned to the right: its first cell is a number, as in cliff.
-    fn is_numeric(&self, place: usize) -> bool {
-        self.rows.first().and_then(|row| row.get(place)).is_some_and(|cell| matches!(cell, Cell::Integer(_)))
-    }
 }
 
-fn cell(row: &[Cell], place: usize) -> &Cell {
-    row.get(place).unwrap_or(&Cell::Null)
+/// The indexes of the rows, sorted by some of their cells. Equal rows keep their order, as in cliff.
+fn sorted(rows: &Spool<Vec<Cell>>, by: &[usize], descending: bool) -> io::Result<Vec<usize>> {
+    let keys = rows.iter().map(|row| row.map(|row| chosen(row, by))).collect::<io::Result<Vec<_>>>()?;
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    order.sort_by(|a, b| {
+        let order = keys.get(*a).cmp(&keys.get(*b));
+        if descending { order.reverse() } else { order }
+    });
+    Ok(order)
 }
 
-fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions) -> io::Result<()> {
+/// Some cells of a row, each of them once.
+fn chosen(mut row: Vec<Cell>, places: &[usize]) -> Vec<Cell> {
+    places.iter().map(|&place| row.get_mut(place).map_or(Cell::Null, |cell| std::mem::replace(cell, Cell::Null))).collect()
+}
+
+/// A column of a table as it is drawn.
+#[derive(Default)]
+struct Drawn {
+    width: ColumnWidth,
+    /// Whether it is aligned to the right: its first cell is a number, as in cliff.
+    is_numeric: bool,
+}
+
+fn write_table(out: &mut dyn io::Write, view: &View, options: &OutputOptions) -> io::Result<()> {
     // cliff prints an empty line for a table without rows.
     if view.rows.is_empty() && !options.print_empty {
         return out.write_all(b"\n");
     }
-    let least: Vec<usize> = (0..view.titles.len()).map(|place| view.least_width(place)).collect();
-    if let Some(width) = options.width.map(usize::from) {
-        // Each column has a border and two spaces.
-        if least.iter().map(|column| column + 3).sum::<usize>() + 1 > width && !view.rows.is_empty() {
-            let rows: Vec<Vec<String>> = view.rows.iter().map(|row| row.iter().map(|cell| cell.in_table()).collect()).collect();
-            let style = |title: &str, word: &str| tint(title, word).map(|(_, color)| color.on_default());
-            return expanded::write(out, &view.titles, &rows, width, if options.color { Some(&style) } else { None });
+    let mut columns: Vec<Drawn> = view.titles.iter().map(|_| Drawn::default()).collect();
+    columns.iter_mut().zip(&view.titles).for_each(|(column, title)| column.width.add(title));
+    for (number, row) in view.rows().enumerate() {
+        for (column, cell) in columns.iter_mut().zip(row?) {
+            column.width.add(&cell.in_table());
+            column.is_numeric |= number == 0 && matches!(cell, Cell::Integer(_));
         }
     }
-    let whole: Vec<usize> = (0..view.titles.len()).map(|place| view.whole_width(place)).collect();
+    // Each column has a border and two spaces.
+    let total = |width: fn(&ColumnWidth) -> usize| columns.iter().map(|column| width(&column.width) + 3).sum::<usize>() + 1;
+    if let Some(width) = options.width.map(usize::from).filter(|width| total(ColumnWidth::least) > *width && !view.rows.is_empty()) {
+        let rows = view.rows().map(|row| row.map(|row| row.iter().map(Cell::in_table).collect()));
+        let style = |title: &str, word: &str| tint(title, word).map(|(_, color)| color.on_default());
+        let layout = expanded::Layout { width, style: if options.color { Some(&style) } else { None } };
+        return expanded::write(out, &view.titles, (rows, view.rows.len()), &layout);
+    }
     // comfy-table counts the two spaces of a column.
     let with_spaces = |width: usize| Width::Fixed(u16::try_from(width + 2).unwrap_or(u16::MAX));
-    let fits = options.width.is_none_or(|width| whole.iter().map(|column| column + 3).sum::<usize>() < usize::from(width));
-    if !fits || view.rows.is_empty() {
-        let constraints: Vec<ColumnConstraint> = least.iter().map(|width| ColumnConstraint::LowerBoundary(with_spaces(*width))).collect();
-        return writeln!(out, "{}", layout(view, &view.rows, options, &constraints));
-    }
-    // The layout of a row takes several KB of memory, so a long table is laid out in portions.
-    let constraints: Vec<ColumnConstraint> = whole.iter().map(|width| ColumnConstraint::Absolute(with_spaces(*width))).collect();
-    let portions: Vec<_> = view.rows.chunks(PORTION).collect();
-    for (number, rows) in portions.iter().enumerate() {
-        let table = layout(view, rows, options, &constraints).to_string();
+    let fits = options.width.is_none_or(|width| total(|width| width.whole) <= usize::from(width)) && !view.rows.is_empty();
+    let constraint = |Drawn { width, .. }: &Drawn| {
+        if fits {
+            ColumnConstraint::Absolute(with_spaces(width.whole))
+        } else {
+            ColumnConstraint::LowerBoundary(with_spaces(width.least()))
+        }
+    };
+    let mut constraints: Vec<ColumnConstraint> = columns.iter().map(constraint).collect();
+    // The layout of a row takes several KB of memory, so a long table is laid out in portions, all as wide as the first one.
+    for begin in (0..view.rows.len().max(1)).step_by(PORTION) {
+        let rows = view.rows.read(begin..begin + PORTION)?.into_iter().map(|row| chosen(row, &view.places));
+        let table = layout(view, rows, options, &constraints, &columns).to_string();
         let lines: Vec<&str> = table.lines().collect();
         // The titles with the lines above and below them come first, and the bottom line comes last.
-        let begin = if number == 0 { 0 } else { 3 };
-        let end = lines.len() - usize::from(number + 1 < portions.len());
-        for line in lines.get(begin..end).unwrap_or_default() {
+        let mut borders = lines.iter().enumerate().filter(|(_, line)| line.starts_with('+'));
+        let (top, below_titles) = (borders.next(), borders.next());
+        let first = below_titles.filter(|_| begin > 0).map_or(0, |(number, _)| number + 1);
+        if let Some((_, top)) = top.filter(|_| begin == 0) {
+            let width = |dashes: &str| ColumnConstraint::Absolute(Width::Fixed(u16::try_from(dashes.len()).unwrap_or(u16::MAX)));
+            constraints = top.trim_matches('+').split('+').map(width).collect();
+        }
+        let end = lines.len() - usize::from(begin + PORTION < view.rows.len());
+        for line in lines.get(first..end).unwrap_or_default() {
             writeln!(out, "{line}")?;
         }
     }
@@ -375,7 +400,13 @@ fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions
 }
 
 /// A table of some rows, with the width of each column.
-fn layout(view: &View<'_>, rows: &[Vec<&Cell>], options: &OutputOptions, widths: &[ColumnConstraint]) -> Table {
+fn layout(
+    view: &View,
+    rows: impl Iterator<Item = Vec<Cell>>,
+    options: &OutputOptions,
+    widths: &[ColumnConstraint],
+    columns: &[Drawn],
+) -> Table {
     let mut table = Table::new();
     table.load_preset(BORDERS);
     match options.width {
@@ -397,11 +428,11 @@ fn layout(view: &View<'_>, rows: &[Vec<&Cell>], options: &OutputOptions, widths:
             }
         }));
     }
-    for (place, width) in widths.iter().enumerate() {
-        let Some(column) = table.column_mut(place) else { continue };
-        column.set_constraint(*width);
-        if view.is_numeric(place) {
-            column.set_cell_alignment(CellAlignment::Right);
+    for (place, (width, column)) in widths.iter().zip(columns).enumerate() {
+        let Some(shown) = table.column_mut(place) else { continue };
+        shown.set_constraint(*width);
+        if column.is_numeric {
+            shown.set_cell_alignment(CellAlignment::Right);
         }
     }
     table
@@ -422,7 +453,7 @@ fn tint(title: &str, word: &str) -> Option<(Color, AnsiColor)> {
 }
 
 /// CSV as Python's `csv` writes it for cliff: the escape character is the backslash, which is escaped too.
-fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Result<()> {
+fn write_csv(out: &mut dyn io::Write, view: &View, quote: Quote) -> io::Result<()> {
     let text = |text: &str| {
         let inner = text.replace('\\', "\\\\");
         match quote {
@@ -434,8 +465,8 @@ fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Resu
     };
     let titles: Vec<String> = view.titles.iter().map(|title| text(title)).collect();
     writeln!(out, "{}", titles.join(","))?;
-    for row in &view.rows {
-        let cells: Vec<String> = row
+    for row in view.rows() {
+        let cells: Vec<String> = row?
             .iter()
             .map(|cell| match cell {
                 Cell::Null => text(""),
@@ -449,9 +480,9 @@ fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Resu
     Ok(())
 }
 
-fn write_values(out: &mut dyn io::Write, view: &View<'_>) -> io::Result<()> {
-    for row in &view.rows {
-        let cells: Vec<String> = row.iter().map(|cell| cell.shown()).collect();
+fn write_values(out: &mut dyn io::Write, view: &View) -> io::Result<()> {
+    for row in view.rows() {
+        let cells: Vec<String> = row?.iter().map(Cell::shown).collect();
         writeln!(out, "{}", cells.join(" "))?;
     }
     Ok(())
@@ -463,15 +494,15 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn grid() -> Grid {
-        Grid {
-            columns: vec!["ID", "Name", "Age", "Project ID", "Verdict"],
-            rows: vec![
-                vec!["b1".into(), "nightly".into(), 7200_u64.into(), Cell::Null, "stuck".into()],
-                vec!["b2".into(), "\u{1b}[2J=1\n".into(), 900_u64.into(), "p2".into(), "recent".into()],
-                vec!["b3".into(), "=HYPERLINK(\"x\")".into(), Cell::Null, "p1".into(), "stuck".into()],
-            ],
-        }
+    const COLUMNS: [&str; 5] = ["ID", "Name", "Age", "Project ID", "Verdict"];
+
+    fn grid() -> io::Result<Grid> {
+        let rows: [Vec<Cell>; 3] = [
+            vec!["b1".into(), "nightly".into(), 7200_u64.into(), Cell::Null, "stuck".into()],
+            vec!["b2".into(), "\u{1b}[2J=1\n".into(), 900_u64.into(), "p2".into(), "recent".into()],
+            vec!["b3".into(), "=HYPERLINK(\"x\")".into(), Cell::Null, "p1".into(), "stuck".into()],
+        ];
+        Grid::new(&COLUMNS, rows.map(Ok))
     }
 
     fn document() -> Value {
@@ -494,18 +525,34 @@ mod tests {
 
     #[test]
     fn a_long_table_looks_as_if_it_was_laid_out_at_once() {
-        let rows: Vec<Vec<Cell>> = (0..2 * PORTION + 7).map(|number| vec![number.into(), "x".repeat(number % 50).into()]).collect();
-        let grid = Grid { columns: vec!["Number", "Text"], rows };
+        let row = |number: usize| -> io::Result<Vec<Cell>> { Ok(vec![number.into(), "x".repeat(number % 50).into()]) };
+        let table = |rows: usize, width: Option<u16>| {
+            let (mut out, options) = (Vec::new(), OutputOptions { width, ..OutputOptions::default() });
+            write(
+                &mut out,
+                &json!({}),
+                "rows",
+                || Grid::new(&["Number", "A Text of More Words Than It Needs"], (0..rows).map(row)),
+                &options,
+            )
+            .unwrap();
+            String::from_utf8(out).unwrap()
+        };
         for width in [None, Some(200)] {
-            let mut out = Vec::new();
-            write(&mut out, &json!({}), "rows", || grid.clone(), &OutputOptions { width, ..OutputOptions::default() }).unwrap();
-            let text = String::from_utf8(out).unwrap();
             let border = format!("+--------+-{}-+", "-".repeat(49));
-            let expected = grid.rows.iter().map(|row| format!("| {:>6} | {:<49} |", row[0].shown(), row[1].shown()));
-            let expected =
-                [border.clone(), format!("| Number | {:<49} |", "Text"), border.clone()].into_iter().chain(expected).chain([border]);
+            let expected = (0..2 * PORTION + 7).map(|number| format!("| {number:>6} | {:<49} |", "x".repeat(number % 50)));
+            let titles = [border.clone(), format!("| Number | {:<49} |", "A Text of More Words Than It Needs"), border.clone()];
+            let expected = titles.into_iter().chain(expected).chain([border]);
+            let text = table(2 * PORTION + 7, width);
             assert!(text.lines().eq(expected), "{text:.2000}");
         }
+        // Cells and titles are wrapped.
+        let (long, first) = (table(2 * PORTION, Some(40)), table(PORTION, Some(40)));
+        let lines = first.lines().count() - 1;
+        assert!(lines > PORTION + 4 && long.lines().take(lines).eq(first.lines().take(lines)), "{long:.2000}");
+        let width = first.lines().next().map(str::len);
+        assert!(long.lines().all(|line| Some(line.len()) == width), "{long:.2000}");
+        assert_eq!(long.lines().filter(|line| line.starts_with('+')).count(), 3);
     }
 
     #[test]
@@ -532,10 +579,10 @@ mod tests {
     #[test]
     fn a_table_cuts_a_cell_that_nobody_could_read() {
         for (long, shown) in [("x".repeat(100_000), "x".repeat(1_000)), ("\u{202e}".repeat(1_000), r"\u{202e}".repeat(125))] {
-            let grid = Grid { columns: vec!["ID", "Name"], rows: vec![vec!["b1".into(), long.as_str().into()]] };
+            let grid = || Grid::new(&["ID", "Name"], [Ok(vec!["b1".into(), long.as_str().into()])]);
             let written = |options: &OutputOptions| {
                 let mut out = Vec::new();
-                write(&mut out, &json!({}), "rows", || grid.clone(), options).unwrap();
+                write(&mut out, &json!({}), "rows", grid, options).unwrap();
                 String::from_utf8(out).unwrap()
             };
             assert!(written(&OutputOptions::default()).contains(&format!("| {shown}… |")));
@@ -564,13 +611,11 @@ mod tests {
     #[test]
     fn a_table_without_rows_is_an_empty_line() {
         let mut out = Vec::new();
-        let empty = Grid { rows: Vec::new(), ..grid() };
-        write(&mut out, &document(), "findings", || empty.clone(), &OutputOptions::default()).unwrap();
+        let empty = || Grid::new(&["ID", "Name"], []);
+        write(&mut out, &document(), "findings", empty, &OutputOptions::default()).unwrap();
         assert_eq!(out, b"\n");
         out.clear();
-        let empty = Grid { columns: vec!["ID", "Name"], rows: Vec::new() };
-        write(&mut out, &document(), "findings", || empty.clone(), &OutputOptions { print_empty: true, ..OutputOptions::default() })
-            .unwrap();
+        write(&mut out, &document(), "findings", empty, &OutputOptions { print_empty: true, ..OutputOptions::default() }).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "+----+------+\n| ID | Name |\n+----+------+\n+----+------+\n");
     }
 
@@ -595,11 +640,10 @@ mod tests {
     #[test]
     fn quotes_stand_where_they_are_asked_for() {
         let document = json!({});
-        let grid = Grid { columns: vec!["A", "B", "C"], rows: vec![vec!["x, \"y\" \\".into(), 7_u64.into(), Cell::Null]] };
+        let grid = || Grid::new(&["A", "B", "C"], [Ok(vec!["x, \"y\" \\".into(), 7_u64.into(), Cell::Null])]);
         let quoted = |quote| {
             let mut out = Vec::new();
-            write(&mut out, &document, "", || grid.clone(), &OutputOptions { format: Format::Csv, quote, ..OutputOptions::default() })
-                .unwrap();
+            write(&mut out, &document, "", grid, &OutputOptions { format: Format::Csv, quote, ..OutputOptions::default() }).unwrap();
             String::from_utf8(out).unwrap().lines().last().unwrap().to_owned()
         };
         assert_eq!(quoted(Quote::All), r#""x, ""y"" \\","7","""#);

@@ -1,10 +1,12 @@
 //! The document that `check` writes, and that `plan` and `repair` take as evidence.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Body, CheckResult, CheckVerdict, DatabaseInfo, Image, Level, Sealed};
+use crate::domain::{Body, CheckResult, CheckVerdict, DatabaseInfo, Image, Level, Sealed, digest};
+use crate::spool::Spool;
 
 /// The number of backups with each verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,13 +49,6 @@ fn is_none(number: &usize) -> bool {
 }
 
 impl Summary {
-    /// Counts results.
-    pub fn of(results: &[CheckResult], left: usize) -> Self {
-        let mut summary = Self { left, ..Self::default() };
-        results.iter().for_each(|result| summary.add(result));
-        summary
-    }
-
     /// Counts one more result.
     pub fn add(&mut self, result: &CheckResult) {
         match result.verdict {
@@ -77,7 +72,8 @@ impl Summary {
 pub type CheckDocument = Sealed<CheckBody>;
 
 /// The fields of a check document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(PartialEq))]
 #[serde(deny_unknown_fields)]
 pub struct CheckBody {
     /// The database that the rows are from.
@@ -91,10 +87,11 @@ pub struct CheckBody {
     /// What stopped the check, if it was stopped: a signal, or `--max-runtime`.
     pub interrupted: Option<String>,
     /// One for each backup.
-    pub results: Vec<CheckResult>,
-    /// The rows of the ancestors of all results, each once. A result has only its own row.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ancestors: Vec<Image>,
+    pub results: Spool<CheckResult>,
+    /// The rows of the ancestors of all results, each once. A result has only its own row, or, in documents of older versions, also those
+    /// of its ancestors.
+    #[serde(default, skip_serializing_if = "Spool::is_empty")]
+    pub ancestors: Spool<Image>,
     /// The number of results with each verdict.
     pub summary: Summary,
 }
@@ -105,27 +102,17 @@ impl Body for CheckBody {
     const KIND: &'static str = "what `check --format json` writes";
     const INSTEAD: &'static str = "check again instead of editing it";
 
-    /// Writes each row once: with the rows of its chain in each result, a document would grow with the square of the chain's length.
-    fn prepare(&mut self) {
-        let mut pool: BTreeMap<String, Image> = self.ancestors.drain(..).map(|row| (row.id.clone(), row)).collect();
-        for result in &mut self.results {
-            let above = result.rows.get(1..).unwrap_or_default();
-            for row in above {
-                pool.entry(row.id.clone()).or_insert_with(|| row.clone());
-            }
-            // The database may have been read twice, with two images of a row: the results of the second read keep theirs.
-            if above.iter().all(|row| pool.get(&row.id) == Some(row)) {
-                result.rows.truncate(1);
+    fn validate(&self) -> Result<(), String> {
+        let number = |id: &str| digest::short(&[id]);
+        let ids: io::Result<HashSet<u128>> = self.ancestors.iter().map(|row| Ok(number(&row?.id))).collect();
+        let ids = ids.map_err(|error| error.to_string())?;
+        for result in &self.results {
+            let result = result.map_err(|error| error.to_string())?;
+            if result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !ids.contains(&number(id))) {
+                return Err(format!("it lacks rows of backups that {:?} is based on", result.id));
             }
         }
-        self.ancestors = pool.into_values().collect();
-    }
-
-    fn validate(&self) -> Result<(), String> {
-        let pool: HashSet<&str> = self.ancestors.iter().map(|row| row.id.as_str()).collect();
-        let lacks = |result: &&CheckResult| result.rows.len() == 1 && result.chain.iter().skip(1).any(|id| !pool.contains(id.as_str()));
-        let lacking = self.results.iter().find(lacks);
-        lacking.map_or(Ok(()), |result| Err(format!("it lacks rows of backups that {:?} is based on", result.id)))
+        Ok(())
     }
 }
 
@@ -172,10 +159,10 @@ fn is_revoked(earlier: &CheckResult, later: &CheckResult, was_busy: bool) -> boo
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::domain::{Backup, ColumnSet, SealError, digest};
+    use crate::domain::{Backup, ColumnSet, SealError};
 
-    /// A chain of this length, each backup with the rows of all its ancestors, as older versions wrote them.
-    fn chain(length: usize) -> CheckDocument {
+    /// A chain of this length; with `is_old`, each backup has the rows of all its ancestors, as older versions wrote them.
+    fn chain(length: usize, is_old: bool) -> CheckDocument {
         let rows: Vec<Image> = (0..length)
             .map(|number| {
                 let parent_id = number.checked_sub(1).map(|number| format!("b{number}"));
@@ -191,7 +178,7 @@ mod tests {
                 "id": format!("b{number}"), "name": null, "driver": "posix", "service": null, "location": null, "level": "quick", "depth": "",
                 "partial": false, "verdict": "intact", "busy": false, "begun": true, "objects": amount, "bytes": amount, "problems": [],
                 "warnings": [], "chain": ids, "object_count": null, "service_metadata": null, "newest_object_at": null,
-                "checked_at": "2026-11-22T11:00:00Z", "rows": above,
+                "checked_at": "2026-11-22T11:00:00Z", "rows": above.get(..if is_old { above.len() } else { 1 }),
             }))
             .unwrap()
         };
@@ -207,8 +194,8 @@ mod tests {
             level: Level::Quick,
             settle_seconds: 900,
             interrupted: None,
-            results: (0..length).map(result).collect(),
-            ancestors: Vec::new(),
+            results: Spool::of((0..length).map(result)).unwrap(),
+            ancestors: if is_old { Spool::default() } else { Spool::of(rows.iter().take(length - 1).cloned()).unwrap() },
             summary: Summary::default(),
         };
         CheckDocument { schema_version: CheckBody::SCHEMA_VERSION, body, sha256: String::new(), signature: None }
@@ -220,8 +207,12 @@ mod tests {
         serde_json::to_writer(&file, &document).unwrap();
         std::io::Seek::rewind(&mut file).unwrap();
         let stored = crate::verify::StoredResults::read(file, &mut |_| true).unwrap();
-        let of = |result: &CheckResult| stored.get(&result.id, 0).unwrap().unwrap();
-        document.results.iter().map(of).collect()
+        document.results.iter().map(|result| stored.get(&result.unwrap().id, 0).unwrap().unwrap()).collect()
+    }
+
+    /// The results as they are written.
+    fn written(document: &CheckDocument) -> Vec<CheckResult> {
+        document.results.iter().map(Result::unwrap).collect()
     }
 
     fn text(evidence: &CheckDocument) -> String {
@@ -229,27 +220,22 @@ mod tests {
     }
 
     #[test]
-    fn a_document_grows_with_the_number_of_rows_and_keeps_its_content() {
-        let (mut long, mut longer) = (chain(50), chain(100));
-        let original = longer.results.clone();
-        long.seal();
-        longer.seal();
-        assert!(longer.results.iter().all(|result| result.rows.len() == 1));
-        // The ids in `chain` alone are written more than once.
-        let rows = |evidence: &CheckDocument| serde_json::to_string(&evidence.ancestors).unwrap().len();
-        assert!(rows(&longer) < 5 * rows(&long) / 2, "{} {}", rows(&long), rows(&longer));
-        let read = CheckDocument::parse(text(&longer).as_bytes()).unwrap();
-        assert_eq!(results(read), original);
+    fn a_document_has_each_row_once_and_is_read_with_all() {
+        let mut document = chain(50, false);
+        document.seal();
+        assert!(written(&document).iter().all(|result| result.rows.len() == 1));
+        let read = CheckDocument::parse(text(&document).as_bytes()).unwrap();
+        assert_eq!(results(read), written(&chain(50, true)));
     }
 
     #[test]
     fn a_document_of_an_older_version_is_read() {
-        let mut old = chain(3);
-        old.sha256 = digest::of_json(&old);
+        let mut old = chain(3, true);
+        old.seal();
         let text = text(&old);
         assert!(!text.contains("ancestors") && !text.contains("listing"), "{text}");
         let read = CheckDocument::parse(text.as_bytes()).unwrap();
-        assert_eq!(results(read), old.results);
+        assert_eq!(results(read), written(&old));
     }
 
     #[test]
@@ -259,33 +245,21 @@ mod tests {
         assert!(read.signature.is_some());
         let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         assert_eq!(value(&text(&read)), value(old));
-        assert_eq!(CheckDocument::new(read.body.clone()).sha256, read.sha256, "byte by byte");
-    }
-
-    #[test]
-    fn two_images_of_a_row_are_both_kept() {
-        let mut evidence = chain(3);
-        let other = evidence.results.last_mut().and_then(|result| result.rows.last_mut()).unwrap();
-        other.columns.insert("num_dependent_backups".into(), 5.into());
-        let original = evidence.results.clone();
-        evidence.seal();
-        let read = CheckDocument::parse(text(&evidence).as_bytes()).unwrap();
-        assert_eq!(results(read), original);
+        let sha256 = read.sha256.clone();
+        assert_eq!(CheckDocument::new(read.body).sha256, sha256, "byte by byte");
     }
 
     #[test]
     fn a_document_without_all_of_its_rows_is_refused() {
-        let mut evidence = chain(3);
+        let mut evidence = chain(3, false);
+        evidence.ancestors.rearrange([0]);
         evidence.seal();
-        evidence.ancestors.pop();
-        evidence.sha256.clear();
-        evidence.sha256 = digest::of_json(&evidence);
         assert!(matches!(CheckDocument::parse(text(&evidence).as_bytes()), Err(SealError::Invalid { .. })));
     }
 
     /// A result of this minute past 11 o'clock.
     fn result_at(minute: u32, level: Level, verdict: CheckVerdict) -> CheckResult {
-        let result = chain(2).results.pop().unwrap();
+        let result = written(&chain(2, true)).pop().unwrap();
         let listing = Some(crate::domain::Listing { objects: 5, bytes: 100 });
         let newest_object_at = Some("2026-11-22T10:00:00Z".to_owned());
         CheckResult { level, verdict, listing, newest_object_at, checked_at: format!("2026-11-22T11:{minute:02}:00Z"), ..result }

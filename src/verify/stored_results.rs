@@ -12,8 +12,6 @@ use super::partial::{CheckResults, End, Head, PartialWriter, Record};
 use crate::domain::record_stream::{StreamError, StreamReader, StreamWriter, is_stream, read_again};
 use crate::domain::{Body, CheckResult, Image, SealError, Signature};
 
-/// A JSON document is in memory while it is read, and no such document is larger. A stream may have any size.
-const MAX_DOCUMENT: u64 = 1 << 30;
 /// How much is read at once of a record; most are shorter.
 const PIECE: usize = 8 << 10;
 
@@ -39,23 +37,12 @@ impl StoredResults {
     /// Reads a check document or a stream of check results, and finds the results that are wanted. Of two results of the same backup the
     /// later one counts. The file must be a regular one, and is read again for each result that is asked for.
     pub fn read(mut file: File, wanted: &mut dyn FnMut(&CheckResult) -> bool) -> Result<Self, StreamError> {
-        let (is_stream, start) = is_stream(&file)?;
+        let is_stream = is_stream(&file)?.0;
+        file.rewind()?;
         if is_stream {
-            file.rewind()?;
             return Self::read_stream(file, wanted);
         }
-        let mut text = Vec::new();
-        let mut input = start.take(MAX_DOCUMENT);
-        input.by_ref().take(PIECE as u64).read_to_end(&mut text)?;
-        if text.trim_ascii_start().first() == Some(&b'{') {
-            if file.metadata()?.len() > MAX_DOCUMENT {
-                let problem = "it is larger than 1024 MiB, the limit for a JSON document; the result of --format jsonl has no limit";
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem).into());
-            }
-            input.read_to_end(&mut text)?;
-        }
-        let document = CheckDocument::parse(&text).map_err(|error| StreamError::Seal(error, 0))?;
-        drop(text);
+        let document = CheckDocument::read(&mut file).map_err(|error| StreamError::Seal(error, 0))?;
         let (sha256, signature, interrupted) = (document.sha256.clone(), document.signature.clone(), document.interrupted.clone());
         Ok(Self { interrupted, sha256, signature, ..Self::read_stream(spilled(document)?, wanted)? })
     }
@@ -152,8 +139,8 @@ fn spilled(document: CheckDocument) -> Result<File, StreamError> {
     let CheckBody { database, taken_at, level, settle_seconds, results, ancestors, .. } = document.body;
     let head = Head::new(database, taken_at, level, settle_seconds);
     let mut stream = StreamWriter::<CheckResults, _>::begin(io::BufWriter::new(file.try_clone()?), &head, None)?;
-    ancestors.into_iter().try_for_each(|row| stream.add(&Record::Row(row)))?;
-    results.into_iter().try_for_each(|result| stream.add(&Record::Result(Box::new(result))))?;
+    ancestors.iter().try_for_each(|row| stream.add(&Record::Row(row?)))?;
+    results.iter().try_for_each(|result| stream.add(&Record::Result(Box::new(result?))))?;
     io::Write::flush(stream.out())?;
     file.rewind()?;
     Ok(file)

@@ -1,6 +1,7 @@
 //! The command `check`: continues an earlier check, writes results as they arrive, or makes a signed document of them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use super::result_file::ResultFile;
 use super::targets::TargetList;
 use super::{Check, Checked, Error, Observer, Portion, Result, SigningKey, Stop, StorageSettings, Tasks, WorkEvent};
 use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level};
+use crate::scan::CompactIds;
+use crate::spool::Spool;
 use crate::verify::check_document::{CheckBody, Summary};
 use crate::verify::partial::{End, Head, PartialWriter, Sign};
 use crate::verify::{Answer, CheckDocument, Request, StoredResults, Target};
@@ -81,6 +84,8 @@ pub struct CheckJob<'a> {
     pub out: Option<PathBuf>,
     /// Where results are written as they arrive. Without it they are collected for a document.
     pub stream: Option<Box<dyn Write + 'a>>,
+    /// Whether the document is only shown as a table: then it has no rows and no digest, unless it is also written to `out`.
+    pub is_shown: bool,
     pub key: Option<&'a SigningKey>,
     /// After this time nothing more is read.
     pub deadline: Option<Instant>,
@@ -122,7 +127,7 @@ impl<'a> CheckReport<'a> {
 impl<'a> CheckJob<'a> {
     /// Checks the backups of a list.
     pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
-        let Self { request, resume, out, stream, key, deadline } = self;
+        let Self { request, resume, out, stream, is_shown, key, deadline } = self;
         let (database, taken_at, part) = (list.database.clone(), list.taken_at.clone(), list.part());
         let (mut tasks, level, settle_seconds) = (list.into_tasks(), request.level, request.settle.as_secs());
         let (backups, known) = (tasks.total, Arc::<AtomicUsize>::default());
@@ -133,6 +138,7 @@ impl<'a> CheckJob<'a> {
         let sign = || key.map(|key| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'a>);
         let is_stream = stream.is_some() || out.as_ref().is_some_and(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
         let earlier = resume.as_ref().map(|resume| (resume.path.as_path(), &resume.results));
+        let is_written = !is_shown || (out.is_some() && !is_stream);
         let mut file = out.map(|path| ResultFile::begin(path, earlier, &head, sign())).transpose()?;
         let all_earlier = resume.as_ref().map_or(0, |resume| resume.results.len());
         if let Some(resume) = resume {
@@ -140,7 +146,7 @@ impl<'a> CheckJob<'a> {
         }
         let mut output = match stream {
             Some(out) => Output::Stream(StreamOutput::begin(out, &head, sign())),
-            None => Output::Document(Collected::default()),
+            None => Output::Document(Collected { has_rows: is_written, ..Collected::default() }),
         };
         let (mut summary, broken) = (Summary::default(), AtomicBool::new(false));
         let mut sink = |answer: Answer| {
@@ -149,7 +155,7 @@ impl<'a> CheckJob<'a> {
             }
             summary.add(&answer.result);
             match &mut output {
-                Output::Document(collected) => collected.add(answer),
+                Output::Document(collected) => broken.store(!collected.add(answer), Ordering::Relaxed),
                 Output::Stream(stream) => broken.store(!stream.add(&answer), Ordering::Relaxed),
             }
         };
@@ -158,11 +164,14 @@ impl<'a> CheckJob<'a> {
         (summary.left, summary.carried) = (left, carried);
         let (document, unwritten) = match output {
             Output::Document(collected) => {
-                let (results, ancestors) = collected.into_parts();
+                let (results, ancestors) = collected.into_parts()?;
                 let (interrupted, location) = (interrupted.map(str::to_owned), database);
                 let body = CheckBody { database: location, taken_at, level, settle_seconds, interrupted, results, ancestors, summary };
-                let mut document = CheckDocument::new(body);
-                document.signature = key.map(|key| key.sign(&document.sha256));
+                let mut document = CheckDocument::unsealed(body);
+                if is_written {
+                    document.try_seal()?;
+                    document.signature = key.map(|key| key.sign(&document.sha256));
+                }
                 (Some(document), None)
             }
             Output::Stream(stream) => (None, stream.end(&End { interrupted: interrupted.map(str::to_owned), summary }).err()),
@@ -220,28 +229,54 @@ impl Observer for UnlessBroken<'_> {
     }
 }
 
-/// The results of a check for a document.
+/// The results of a check for a document, in temporary files.
 #[derive(Default)]
 struct Collected {
-    results: Vec<(usize, CheckResult)>,
-    /// The rows of all ancestors of the backups that have a result.
-    ancestors: BTreeMap<String, Image>,
+    has_rows: bool,
+    results: Spool<CheckResult>,
+    /// For each result the place of its task, its id, and its own place.
+    order: Vec<(u32, [u8; 16], u32)>,
+    /// The rows of all ancestors of the backups that have a result, and their places by the ids.
+    rows: Spool<Image>,
+    ancestors: BTreeMap<u128, usize>,
+    failure: Option<io::Error>,
 }
 
 impl Collected {
-    fn add(&mut self, Answer { task, result, .. }: Answer) {
-        for ancestor in &task.target.ancestors {
-            if !self.ancestors.contains_key(&ancestor.id) {
-                self.ancestors.insert(ancestor.id.clone(), ancestor.image(task.target.columns));
-            }
+    /// Adds a result; whether it could be kept.
+    fn add(&mut self, answer: Answer) -> bool {
+        if self.failure.is_none() {
+            self.failure = self.try_add(answer).err();
         }
-        self.results.push((task.place, result));
+        self.failure.is_none()
+    }
+
+    fn try_add(&mut self, Answer { task, mut result, .. }: Answer) -> io::Result<()> {
+        if self.has_rows {
+            for ancestor in &task.target.ancestors {
+                if let Entry::Vacant(place) = self.ancestors.entry(CompactIds::number(&ancestor.id)) {
+                    place.insert(self.rows.len());
+                    self.rows.push(&ancestor.image(task.target.columns))?;
+                }
+            }
+        } else {
+            result.rows.clear();
+        }
+        let number = |place: usize| u32::try_from(place).map_err(io::Error::other);
+        let id = CompactIds::number(&result.id).to_be_bytes();
+        self.order.push((number(task.place)?, id, number(self.results.len())?));
+        self.results.push(&result)
     }
 
     /// The results in the order of the tasks, and the rows of their ancestors.
-    fn into_parts(mut self) -> (Vec<CheckResult>, Vec<Image>) {
-        self.results.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.id.cmp(&other.id)));
-        (self.results.into_iter().map(|(_, result)| result).collect(), self.ancestors.into_values().collect())
+    fn into_parts(mut self) -> io::Result<(Spool<CheckResult>, Spool<Image>)> {
+        if let Some(error) = self.failure {
+            return Err(error);
+        }
+        self.order.sort_unstable();
+        self.results.rearrange(self.order.into_iter().map(|(.., place)| place as usize));
+        self.rows.rearrange(self.ancestors.into_values());
+        Ok((self.results, self.rows))
     }
 }
 

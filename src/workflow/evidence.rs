@@ -68,12 +68,13 @@ fn ledger_evidence(database: &Database, path: &Path, key: Option<&VerifyKey>, se
     let ledger = Ledger::open(path, false)?;
     database.require_identity(&format!("the evidence {} is about the database", path.display()), &ledger.database()?)?;
     let mut all = Vec::new();
-    ledger.evidence(&mut |StoredResult { mut result, settle: shorter }| {
+    let read = ledger.evidence(&mut |StoredResult { mut result, settle: shorter }| {
         if shorter < settle {
             result.hold_to(settle);
         }
         all.push(result);
-    })?;
+    });
+    read.map_err(|error| error.of(path))?;
     Ok(all)
 }
 

@@ -75,7 +75,15 @@ pub struct ScrubReport {
 
 impl Scrub<'_> {
     /// Runs until everything that is due was checked, or something stops it.
-    pub fn run(mut self, database: &mut Database, observer: &dyn Observer) -> Result<Scrubbed> {
+    pub fn run(self, database: &mut Database, observer: &dyn Observer) -> Result<Scrubbed> {
+        let path = self.ledger;
+        self.locked_run(database, observer).map_err(|error| match error {
+            Error::Ledger(error) => error.of(path).into(),
+            other => other,
+        })
+    }
+
+    fn locked_run(mut self, database: &mut Database, observer: &dyn Observer) -> Result<Scrubbed> {
         let run_lock = RunLock::take(self.ledger)?;
         let mut ledger = Ledger::open_for_run(self.ledger, &run_lock, &database.info(), seconds_now())?;
         if let Some(pause) = ledger.paused()? {

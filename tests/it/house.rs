@@ -23,9 +23,9 @@ pub(crate) const SEES: &[(&str, &[&str])] = &[
     ("db", &["domain", "input", "config"]),
     ("storage", &["backoff", "domain", "input", "config", "format", "parallel"]),
     ("scan", &["domain", "db"]),
-    ("verify", &["domain", "format", "parallel", "storage"]),
+    ("verify", &["domain", "format", "parallel", "spool", "storage"]),
     ("apply", &["backoff", "parallel", "plan", "audit", "scan", "spool", "db", "domain"]),
-    ("report", &["domain", "plan", "db"]),
+    ("report", &["domain", "plan", "db", "spool"]),
     (
         "workflow",
         &[

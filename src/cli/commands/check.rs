@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use indicatif::HumanCount;
 
-use crate::cli::args::{SelectionArgs, seconds, span};
+use crate::cli::args::{SelectionArgs, span};
 use crate::cli::sentences::counted;
 use crate::cli::shard::ShardArg;
 use crate::cli::storage::{self, StorageArgs};
@@ -24,8 +24,8 @@ use crate::verify::{CheckDocument, Request};
 use crate::workflow::{CatalogShare, CheckJob, CheckReport, Earlier, Error as Failed, MAX_RUNTIME, Resume, TargetList};
 
 /// Verifies the data of backups on their storage: of the backups that scan finds, of named backups, or of all. Changes nothing in the
-/// database or on the storage. `--format json` and `--format jsonl` write evidence for `plan --evidence`; with jsonl, memory does not grow
-/// with the number of backups.
+/// database or on the storage. `--format json` and `--format jsonl` write evidence for `plan --evidence`; jsonl writes each result as it
+/// arrives.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct CheckCommandArgs {
@@ -129,7 +129,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     // The file of a shard has its results, which may be too many for memory.
     let is_in_file = part.is_some() && args.out.is_some();
     let stream = if ui.is_stream() { Some(ui.stream()) } else { is_in_file.then(|| Box::new(io::sink()) as Box<dyn Write>) };
-    let job = CheckJob { request, resume, out: args.out.clone(), stream, key: key.as_ref(), deadline };
+    let job = CheckJob { request, resume, out: args.out.clone(), stream, is_shown: !ui.is_document(), key: key.as_ref(), deadline };
     let mut report = job.run(list, args.storage.settings(context)?, &progress)?;
     let carried = report.summary.carried;
     if report.known > 0 {
@@ -144,9 +144,9 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     // Report and judge what was found, even if the file cannot be written.
     let closed = report.close(&progress);
     if let Some(document) = &report.document {
-        ui.result(document, "results", || Grid::of(&document.results, view::CHECKS))?;
+        ui.result(document, "results", || Grid::try_of(&document.results, view::CHECKS))?;
         if ui.is_table() {
-            say_problems(context, document);
+            say_problems(context, document)?;
             ui.say(summary(&report));
         }
     } else if is_in_file {
@@ -219,9 +219,13 @@ fn whole_list(
     Ok(TargetList::of_findings(&mut database, &wanted, progress)?)
 }
 
-fn say_problems(context: &Context<'_>, document: &CheckDocument) {
+fn say_problems(context: &Context<'_>, document: &CheckDocument) -> io::Result<()> {
     let most = 20;
-    for result in document.results.iter().filter(|result| !result.problems.is_empty() || !result.warnings.is_empty()) {
+    for result in &document.results {
+        let result = result?;
+        if result.problems.is_empty() && result.warnings.is_empty() {
+            continue;
+        }
         let level = if result.verdict == CheckVerdict::Intact { format!(" by a {} check", result.level) } else { String::new() };
         context.ui.say(format!("{} is {}{level}:", result.id, result.verdict));
         let shown = if context.ui.verbose > 0 { usize::MAX } else { most };
@@ -234,6 +238,7 @@ fn say_problems(context: &Context<'_>, document: &CheckDocument) {
             context.ui.say(format!("  and {more} more (-v shows all, --format json too)"));
         }
     }
+    Ok(())
 }
 
 /// The number of backups with each verdict.

@@ -183,7 +183,7 @@ fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
             unit.outcome.as_ref().map(|outcome| &outcome.changes).filter(|changes| !changes.is_empty()).unwrap_or(&unit.intent.changes);
         let why: Vec<&str> = unit.intent.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
         for change in changes {
-            rows.push(vec![
+            rows.push(Ok(vec![
                 (*number).into(),
                 outcome.map_or_else(|| "open".to_owned(), |outcome| outcome.to_string()).into(),
                 change.table.to_string().into(),
@@ -192,11 +192,11 @@ fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
                 change.from.to_string().into(),
                 change.to.to_string().into(),
                 why.join("; ").into(),
-            ]);
+            ]));
         }
     }
     let tally = records.tally();
-    let grid = Grid { columns: vec!["Unit", "Outcome", "Table", "ID", "Column", "Before", "After", "Evidence"], rows };
+    let grid = || Grid::new(&["Unit", "Outcome", "Table", "ID", "Column", "Before", "After", "Evidence"], rows);
     let document = Run {
         schema: "cinder-backup-repair/run",
         schema_version: 1,
@@ -210,7 +210,7 @@ fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
     if context.ui.is_table() {
         print_head(context, &records)?;
     }
-    context.ui.result(&document, "units", || grid)?;
+    context.ui.result(&document, "units", grid)?;
     if tally.not_begun > 0 {
         let were = if tally.not_begun == 1 { "was" } else { "were" };
         context.ui.say(format!("{} {were} not begun.", count(tally.not_begun, "unit")));

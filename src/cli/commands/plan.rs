@@ -71,8 +71,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     if ui.is_stream() {
         ui.written(plan.write_stream(ui.stream(), signer(key.as_ref())).map(drop))?;
     } else {
-        let grid = ui.grid(|| Grid::try_of(&plan.units, view::UNITS))?;
-        ui.result(plan, "units", || grid)?;
+        ui.result(plan, "units", || Grid::try_of(&plan.units, view::UNITS))?;
     }
     if ui.is_table() {
         let (summary, units) = (sentences::scan(&scan.document, &wanted.selection), count(plan.units.len(), "unit"));

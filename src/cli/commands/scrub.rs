@@ -178,10 +178,11 @@ fn summary(report: &ScrubReport) -> String {
 
 fn status(context: &Context<'_>, args: &StatusArgs) -> Result<Exit> {
     let ui = context.ui;
-    let ledger = Ledger::open(&args.ledger.ledger, false)?;
-    let now = actor::seconds_now();
-    let status = Status::read(&ledger, args.level, seconds(args.max_age), now)?;
-    ui.result(&status.document(&ledger, now)?, "coverage", || Grid::of(&status.coverage, view::COVERAGE))?;
+    let (path, now) = (&args.ledger.ledger, actor::seconds_now());
+    let ledger = Ledger::open(path, false).map_err(|error| error.of(path))?;
+    let status = Status::read(&ledger, args.level, seconds(args.max_age), now).map_err(|error| error.of(path))?;
+    let document = status.document(&ledger, now).map_err(|error| error.of(path))?;
+    ui.result(&document, "coverage", || Grid::of(&status.coverage, view::COVERAGE))?;
     if ui.is_table() {
         say_status(context, &status);
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use super::Site;
 use super::slow::{SILENT, bucket, end, send, wait_until};
-use super::{Site, new_id};
 use crate::schemas::{Columns, fresh};
 
 const RUN: [&str; 4] = ["scrub", "run", "--ledger", "ledger.sqlite"];
@@ -189,8 +189,28 @@ fn a_ledger_is_of_one_database_and_no_other_file_is_taken_for_one() {
             assert!(answer.stderr.contains(&format!("{path} is not a ledger: {why}")), "{}", answer.stderr);
         }
     }
-    let absent = site.program.expect(2, &["scrub", "status", "--ledger", &new_id()]);
-    assert!(absent.stderr.contains("cannot open the ledger "), "{}", absent.stderr);
+}
+
+#[test]
+fn a_ledger_that_is_missing_or_damaged_is_reported_with_what_to_do() {
+    let site = Site::new();
+    site.available();
+    let missing = site.program.expect(2, &STATUS);
+    assert!(missing.stderr.contains("the ledger ledger.sqlite does not exist"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("hint: correct the path, or make it with `scrub run --ledger ledger.sqlite`"), "{}", missing.stderr);
+    run(&site, 0, &[]);
+    let path = site.program.path("ledger.sqlite");
+    let whole = fs::read(&path).unwrap();
+    let mut overwritten = whole.clone();
+    overwritten[4_096..].fill(b'x');
+    for damaged in [&whole[..whole.len() / 2], &overwritten] {
+        fs::write(&path, damaged).unwrap();
+        for command in [STATUS, RUN] {
+            let answer = site.program.expect(2, &command);
+            assert!(answer.stderr.contains("the ledger ledger.sqlite is damaged: "), "{}", answer.stderr);
+            assert!(answer.stderr.contains("hint: put a copy in its place, or remove it"), "{}", answer.stderr);
+        }
+    }
 }
 
 #[test]

@@ -5,11 +5,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::cli::Result;
 use crate::domain::time::stamp;
 use crate::domain::{DatabaseInfo, Level};
 use crate::ledger::policy::{Forecast, forecast};
-use crate::ledger::{Covered, Failure, Ledger, Pause, Run};
+use crate::ledger::{Covered, Failure, Ledger, LedgerError, Pause, Run};
 use crate::workflow::ScrubReport;
 
 /// The most failures that a status lists.
@@ -85,7 +84,7 @@ pub struct Status {
 }
 
 impl Status {
-    pub fn read(ledger: &Ledger, level: Level, max_age_seconds: i64, now: i64) -> Result<Self> {
+    pub fn read(ledger: &Ledger, level: Level, max_age_seconds: i64, now: i64) -> Result<Self, LedgerError> {
         let groups = ledger.coverage(now.saturating_sub(max_age_seconds), level)?;
         let (mut all, mut backends, mut projects) = (Covered::default(), BTreeMap::new(), BTreeMap::new());
         for group in &groups {
@@ -113,7 +112,7 @@ impl Status {
 
     /// The document of `scrub status`. `as_of` is when the live backups were read: backups that were deleted since still count.
     /// `ended_at` of the last run is null while it is running, and if it was killed.
-    pub fn document(&self, ledger: &Ledger, now: i64) -> Result<Value> {
+    pub fn document(&self, ledger: &Ledger, now: i64) -> Result<Value, LedgerError> {
         // Until full coverage, or, if too slow, for all of it.
         let (kind, seconds) = match self.forecast {
             Forecast::Complete => ("complete", None),
