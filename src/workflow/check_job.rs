@@ -28,9 +28,11 @@ pub struct Resume {
 impl Resume {
     /// Reads its document or stream, which must be signed with `key` if there is one; `key` comes with its path.
     pub fn read(path: &Path, max_age: i64, key: Option<(&SigningKey, &Path)>) -> Result<Self> {
-        let results = read_results(path, &mut |_| true)?;
+        let mut results = read_results(path, &mut |_| true)?;
         if let Some((key, key_path)) = key {
             key.public(key_path).verify("the evidence of --resume", &results.sha256, results.signature.as_ref())?;
+            // A file that was cut off also has a right signature. It may lack the result that replaced an earlier one.
+            results.keep_own();
         }
         Ok(Self { path: path.to_owned(), results, max_age })
     }
@@ -114,7 +116,7 @@ impl<'a> CheckReport<'a> {
             (None, _) => Ok(None),
             (Some(file), _) if self.interrupted.is_some() => Ok(Some(file.stop(observer))),
             (Some(file), Some(document)) if !self.is_stream => file.finish(document, self.others, observer).map(|()| None),
-            (Some(file), _) => file.finish_stream(&End { interrupted: None, summary: self.summary }, observer),
+            (Some(file), _) => file.finish_stream(&End { interrupted: None, summary: self.summary }, self.others, observer),
         }
     }
 }
@@ -130,16 +132,15 @@ impl<'a> CheckJob<'a> {
             resume.require_database(&database)?;
         }
         let head = Head { part, ..Head::new(database.clone(), taken_at.clone(), level, settle_seconds) };
-        let sign = || key.map(|key| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'a>);
         let is_stream = stream.is_some() || out.as_ref().is_some_and(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
         let earlier = resume.as_ref().map(|resume| (resume.path.as_path(), &resume.results));
-        let mut file = out.map(|path| ResultFile::begin(path, earlier, &head, sign())).transpose()?;
+        let mut file = out.map(|path| ResultFile::begin(path, earlier, &head, key)).transpose()?;
         let all_earlier = resume.as_ref().map_or(0, |resume| resume.results.len());
         if let Some(resume) = resume {
             tasks = resume.extend(tasks, &request, Arc::clone(&known));
         }
         let mut output = match stream {
-            Some(out) => Output::Stream(StreamOutput::begin(out, &head, sign())),
+            Some(out) => Output::Stream(StreamOutput::begin(out, &head, key.map(SigningKey::signer))),
             None => Output::Document(Collected::default()),
         };
         let (mut summary, broken) = (Summary::default(), AtomicBool::new(false));
