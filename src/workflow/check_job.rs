@@ -83,6 +83,8 @@ pub struct CheckJob<'a> {
     pub out: Option<PathBuf>,
     /// Where results are written as they arrive. Without it they are collected for a document.
     pub stream: Option<Box<dyn Write + 'a>>,
+    /// Whether nobody reads the stream any more. Without a file, the check then stops.
+    pub is_unread: &'a dyn Fn() -> bool,
     pub key: Option<&'a SigningKey>,
     /// After this time nothing more is read.
     pub deadline: Option<Instant>,
@@ -124,7 +126,7 @@ impl<'a> CheckReport<'a> {
 impl<'a> CheckJob<'a> {
     /// Checks the backups of a list.
     pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
-        let Self { request, resume, out, stream, key, deadline } = self;
+        let Self { request, resume, out, stream, is_unread, key, deadline } = self;
         let (database, taken_at, part) = (list.database.clone(), list.taken_at.clone(), list.part());
         let (mut tasks, level, settle_seconds) = (list.into_tasks(), request.level, request.settle.as_secs());
         let (backups, known) = (tasks.total, Arc::<AtomicUsize>::default());
@@ -151,7 +153,7 @@ impl<'a> CheckJob<'a> {
             summary.add(&answer.result);
             match &mut output {
                 Output::Document(collected) => collected.add(answer),
-                Output::Stream(stream) => broken.store(!stream.add(&answer), Ordering::Relaxed),
+                Output::Stream(stream) => broken.store(!stream.add(&answer) || (file.is_none() && is_unread()), Ordering::Relaxed),
             }
         };
         let unless_broken = UnlessBroken { observer, broken: &broken };
@@ -204,7 +206,7 @@ impl<'a> StreamOutput<'a> {
     }
 }
 
-/// Stops a check whose results cannot be written.
+/// Stops a check whose results cannot be written, or that nobody reads.
 struct UnlessBroken<'o> {
     observer: &'o dyn Observer,
     broken: &'o AtomicBool,
