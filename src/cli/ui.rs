@@ -36,6 +36,8 @@ pub struct Ui {
     color_stderr: bool,
     /// A part of a result was written.
     begun: Arc<AtomicBool>,
+    /// The reader of standard output has closed it.
+    is_closed: Arc<AtomicBool>,
 }
 
 impl Ui {
@@ -51,8 +53,9 @@ impl Ui {
         let width = most.or_else(|| stdout_is_terminal.then(|| columns_of(io::stdout())).flatten());
         let options = OutputOptions { width, color: color(stdout_is_terminal), ..args.options.clone() };
         let color_stderr = color(io::stderr().is_terminal());
-        let (quiet, verbose, no_input, begun) = (args.quiet, args.verbose, args.no_input, Arc::default());
-        Self { streams: Streams::Apart, options, quiet, verbose, no_input, color_stderr, begun }
+        let (quiet, verbose, no_input) = (args.quiet, args.verbose, args.no_input);
+        let (begun, is_closed) = (Arc::default(), Arc::default());
+        Self { streams: Streams::Apart, options, quiet, verbose, no_input, color_stderr, begun, is_closed }
     }
 
     /// For a command inside another one: prints everything to standard output, or nothing anywhere; asks nothing and shows no
@@ -108,8 +111,6 @@ impl Ui {
         self.begun.store(true, Ordering::Relaxed);
         let mut out = self.out();
         match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
-            // The reader has closed the pipe: it has seen enough.
-            Err(ReportError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(ReportError::Io(error)) => Err(ReportError::Io(lost(&error))),
             other => other,
         }
@@ -121,21 +122,20 @@ impl Ui {
         Box::new(BufWriter::new(self.out()))
     }
 
-    /// The result of writing to standard output: a reader that has closed the pipe has seen enough.
+    /// Whether the reader of standard output has closed it, so that further results are written for nobody.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// The result of writing to [`Ui::stream`].
     pub fn written(&self, written: io::Result<()>) -> io::Result<()> {
-        match written {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|error| lost(&error)),
-        }
+        written.map_err(|error| lost(&error))
     }
 
     /// Writes text that is a result as it stands.
     pub fn text(&self, text: &str) -> io::Result<()> {
         let mut out = self.out();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|error| lost(&error)),
-        }
+        self.written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
     }
 
     /// A sentence beside the result; not when quiet.
@@ -219,7 +219,41 @@ impl Ui {
     }
 
     fn out(&self) -> Box<dyn Write> {
-        if self.streams == Streams::Nowhere { Box::new(io::sink()) } else { Box::new(io::stdout().lock()) }
+        if self.streams == Streams::Nowhere {
+            Box::new(io::sink())
+        } else {
+            Box::new(Results { out: io::stdout().lock(), is_closed: Arc::clone(&self.is_closed) })
+        }
+    }
+}
+
+/// Standard output. A reader that closes it early, as `head` does, has seen enough: what follows is dropped without an error.
+struct Results {
+    out: io::StdoutLock<'static>,
+    is_closed: Arc<AtomicBool>,
+}
+
+impl Results {
+    fn unless_closed<T>(&self, done: T, written: io::Result<T>) -> io::Result<T> {
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.is_closed.store(true, Ordering::Relaxed);
+                Ok(done)
+            }
+            other => other,
+        }
+    }
+}
+
+impl Write for Results {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        self.unless_closed(bytes.len(), written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.out.flush();
+        self.unless_closed((), flushed)
     }
 }
 

@@ -234,6 +234,11 @@ impl<K: StreamKind, R: BufRead> StreamReader<K, R> {
         self.end.as_ref()
     }
 
+    /// How many records were read.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
     /// The digest of the last line that was read.
     pub fn sha256(&self) -> &str {
         &self.last

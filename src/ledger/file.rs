@@ -42,6 +42,10 @@ impl RunLock {
     /// Takes the lock of the ledger at `path`: a lock on a file beside it, because closing another handle of the ledger itself would
     /// release SQLite's own locks. The file stays, because removing it could give the lock to two runs.
     pub fn take(path: &Path) -> Result<Self> {
+        // Something else than a ledger gets no lock file.
+        if path.symlink_metadata().is_ok() {
+            Ledger::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        }
         // Two names of one ledger have one lock.
         let mut name = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).into_os_string();
         name.push(".lock");

@@ -44,7 +44,7 @@ pub struct Summary {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde requires it")]
-fn is_none(number: &usize) -> bool {
+pub(super) fn is_none(number: &usize) -> bool {
     *number == 0
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Target;
-use super::check_document::{CheckBody, Summary};
+use super::check_document::{CheckBody, Summary, is_none};
 pub use crate::domain::record_stream::Sign;
 use crate::domain::record_stream::{StreamKind, StreamWriter};
 use crate::domain::shards::Shard;
@@ -41,6 +41,9 @@ pub struct Head {
     /// Which part of a catalog is checked, if the work is shared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<CatalogPart>,
+    /// How many of the first records are those of the check that is resumed. They are in a partial file only.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub earlier: usize,
 }
 
 /// A shard of a catalog.
@@ -58,7 +61,7 @@ impl Head {
     /// As in the document of a complete check.
     pub fn new(database: DatabaseInfo, taken_at: String, level: Level, settle_seconds: u64) -> Self {
         let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-        Self { program, database, taken_at, level, settle_seconds, part: None }
+        Self { program, database, taken_at, level, settle_seconds, part: None, earlier: 0 }
     }
 }
 

@@ -29,6 +29,8 @@ pub struct StoredResults {
     pub sha256: String,
     pub signature: Option<Signature>,
     file: File,
+    /// Where the records of the check itself begin, after those of the check that it resumed.
+    own: u64,
     results: Index,
     rows: Index,
 }
@@ -49,9 +51,12 @@ impl StoredResults {
 
     fn read_stream(file: File, wanted: &mut dyn FnMut(&CheckResult) -> bool) -> Result<Self, StreamError> {
         let (head, mut stream) = StreamReader::<CheckResults, _>::begin(BufReader::new(file.try_clone()?))?;
-        let (mut results, mut rows) = (Index::default(), Index::default());
+        let (mut results, mut rows, mut own) = (Index::default(), Index::default(), u64::MAX);
         let is_complete = loop {
             let at = stream.position();
+            if stream.records() == head.earlier as u64 {
+                own = own.min(at);
+            }
             match stream.next_record() {
                 Ok(Some(Record::Row(row))) => rows.add(&row.id, (at, stream.fingerprint())),
                 Ok(Some(Record::Result(result))) if wanted(&result) => results.add(&result.id, (at, stream.fingerprint())),
@@ -71,7 +76,17 @@ impl StoredResults {
         let end = stream.end().filter(|_| is_complete).cloned();
         let interrupted = end.as_ref().map_or_else(|| Some(CUT_OFF.to_owned()), |end| end.interrupted.clone());
         let (sha256, signature) = (stream.sha256().to_owned(), stream.signature().cloned());
-        Ok(Self { head, interrupted, end, sha256, signature, file, results, rows })
+        Ok(Self { head, interrupted, end, sha256, signature, file, own, results, rows })
+    }
+
+    /// Drops the results that the check has neither found nor confirmed itself.
+    pub fn keep_own(&mut self) {
+        self.results.0.retain(|place| place.at >= self.own);
+    }
+
+    /// How many results and rows there are.
+    pub fn records(&self) -> usize {
+        self.results.0.len() + self.rows.0.len()
     }
 
     /// How many backups have a result that was wanted.

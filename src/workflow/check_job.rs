@@ -31,9 +31,11 @@ pub struct Resume {
 impl Resume {
     /// Reads its document or stream, which must be signed with `key` if there is one; `key` comes with its path.
     pub fn read(path: &Path, max_age: i64, key: Option<(&SigningKey, &Path)>) -> Result<Self> {
-        let results = read_results(path, &mut |_| true)?;
+        let mut results = read_results(path, &mut |_| true)?;
         if let Some((key, key_path)) = key {
             key.public(key_path).verify("the evidence of --resume", &results.sha256, results.signature.as_ref())?;
+            // A file that was cut off also has a right signature. It may lack the result that replaced an earlier one.
+            results.keep_own();
         }
         Ok(Self { path: path.to_owned(), results, max_age })
     }
@@ -86,6 +88,8 @@ pub struct CheckJob<'a> {
     pub stream: Option<Box<dyn Write + 'a>>,
     /// Whether the document is only shown as a table: then it has no rows and no digest, unless it is also written to `out`.
     pub is_shown: bool,
+    /// Whether nobody reads the stream any more. Without a file, the check then stops.
+    pub is_unread: &'a dyn Fn() -> bool,
     pub key: Option<&'a SigningKey>,
     /// After this time nothing more is read.
     pub deadline: Option<Instant>,
@@ -119,7 +123,7 @@ impl<'a> CheckReport<'a> {
             (None, _) => Ok(None),
             (Some(file), _) if self.interrupted.is_some() => Ok(Some(file.stop(observer))),
             (Some(file), Some(document)) if !self.is_stream => file.finish(document, self.others, observer).map(|()| None),
-            (Some(file), _) => file.finish_stream(&End { interrupted: None, summary: self.summary }, observer),
+            (Some(file), _) => file.finish_stream(&End { interrupted: None, summary: self.summary }, self.others, observer),
         }
     }
 }
@@ -127,7 +131,7 @@ impl<'a> CheckReport<'a> {
 impl<'a> CheckJob<'a> {
     /// Checks the backups of a list.
     pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
-        let Self { request, resume, out, stream, is_shown, key, deadline } = self;
+        let Self { request, resume, out, stream, is_shown, is_unread, key, deadline } = self;
         let (database, taken_at, part) = (list.database.clone(), list.taken_at.clone(), list.part());
         let (mut tasks, level, settle_seconds) = (list.into_tasks(), request.level, request.settle.as_secs());
         let (backups, known) = (tasks.total, Arc::<AtomicUsize>::default());
@@ -135,17 +139,16 @@ impl<'a> CheckJob<'a> {
             resume.require_database(&database)?;
         }
         let head = Head { part, ..Head::new(database.clone(), taken_at.clone(), level, settle_seconds) };
-        let sign = || key.map(|key| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'a>);
         let is_stream = stream.is_some() || out.as_ref().is_some_and(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
         let earlier = resume.as_ref().map(|resume| (resume.path.as_path(), &resume.results));
         let is_written = !is_shown || (out.is_some() && !is_stream);
-        let mut file = out.map(|path| ResultFile::begin(path, earlier, &head, sign())).transpose()?;
+        let mut file = out.map(|path| ResultFile::begin(path, earlier, &head, key)).transpose()?;
         let all_earlier = resume.as_ref().map_or(0, |resume| resume.results.len());
         if let Some(resume) = resume {
             tasks = resume.extend(tasks, &request, Arc::clone(&known));
         }
         let mut output = match stream {
-            Some(out) => Output::Stream(StreamOutput::begin(out, &head, sign())),
+            Some(out) => Output::Stream(StreamOutput::begin(out, &head, key.map(SigningKey::signer))),
             None => Output::Document(Collected { has_rows: is_written, ..Collected::default() }),
         };
         let (mut summary, broken) = (Summary::default(), AtomicBool::new(false));
@@ -156,7 +159,7 @@ impl<'a> CheckJob<'a> {
             summary.add(&answer.result);
             match &mut output {
                 Output::Document(collected) => broken.store(!collected.add(answer), Ordering::Relaxed),
-                Output::Stream(stream) => broken.store(!stream.add(&answer), Ordering::Relaxed),
+                Output::Stream(stream) => broken.store(!stream.add(&answer) || (file.is_none() && is_unread()), Ordering::Relaxed),
             }
         };
         let unless_broken = UnlessBroken { observer, broken: &broken };
@@ -212,7 +215,7 @@ impl<'a> StreamOutput<'a> {
     }
 }
 
-/// Stops a check whose results cannot be written.
+/// Stops a check whose results cannot be written, or that nobody reads.
 struct UnlessBroken<'o> {
     observer: &'o dyn Observer,
     broken: &'o AtomicBool,

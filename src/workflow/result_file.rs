@@ -2,18 +2,18 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::NamedTempFile;
 
-use super::{Error, Observer, Result, WorkEvent};
+use super::{Error, Observer, Result, SigningKey, WorkEvent};
 use crate::domain::CheckVerdict;
-use crate::domain::record_stream::StreamError;
+use crate::domain::record_stream::{StreamError, StreamReader};
 use crate::domain::text::count;
-use crate::verify::partial::{End, Head, PartialWriter, Sign};
+use crate::verify::partial::{CheckResults, End, Head, PartialWriter};
 use crate::verify::{Answer, CheckDocument, StoredResults};
 
 /// How often results are flushed to disk: a power failure costs no more than these.
@@ -26,6 +26,9 @@ pub struct ResultFile<'a> {
     partial: PathBuf,
     /// `None` once it could not be written.
     writer: Option<PartialWriter<'a, File>>,
+    key: Option<&'a SigningKey>,
+    /// How many of the first records in FILE.partial are those of the check that is resumed.
+    earlier: usize,
     unsynced: usize,
     synced: Instant,
     /// FILE.partial is the file of the check that is resumed.
@@ -36,7 +39,7 @@ pub struct ResultFile<'a> {
 
 impl<'a> ResultFile<'a> {
     /// Creates FILE.partial with the results of an earlier check, whose file may be FILE.partial itself.
-    pub fn begin(path: PathBuf, earlier: Option<(&Path, &StoredResults)>, head: &Head, sign: Option<Sign<'a>>) -> Result<Self> {
+    pub fn begin(path: PathBuf, earlier: Option<(&Path, &StoredResults)>, head: &Head, key: Option<&'a SigningKey>) -> Result<Self> {
         let shown = path.display();
         if path == Path::new("-") {
             return Err(Error::Unusable("- is not standard output here: name a file, or omit --out and use --format json".to_owned()));
@@ -52,7 +55,9 @@ impl<'a> ResultFile<'a> {
         // Locked until the new file replaces it.
         let _before = if same { Some(locked(File::open(&partial).map_err(cannot)?, &partial)?) } else { None };
         let file = NamedTempFile::new_in(folder(&path)).map_err(cannot)?;
-        let mut writer = PartialWriter::begin(locked(file.reopen().map_err(cannot)?, &partial)?, head, sign).map_err(cannot)?;
+        let head = Head { earlier: earlier.map_or(0, |(_, earlier)| earlier.records()), ..head.clone() };
+        let sign = key.map(SigningKey::signer);
+        let mut writer = PartialWriter::begin(locked(file.reopen().map_err(cannot)?, &partial)?, &head, sign).map_err(cannot)?;
         if let Some((from, earlier)) = earlier {
             earlier.copy(&mut writer, head.settle_seconds).map_err(|error| match error {
                 StreamError::Io(error) => cannot(error),
@@ -75,7 +80,8 @@ impl<'a> ResultFile<'a> {
         }
         // The directory entry must be on the disk, too.
         File::open(folder(&path)).and_then(|folder| folder.sync_all()).map_err(cannot)?;
-        Ok(Self { path, partial, writer: Some(writer), unsynced: 0, synced: Instant::now(), is_resumed: same, unseen: 0 })
+        let (writer, earlier, synced) = (Some(writer), head.earlier, Instant::now());
+        Ok(Self { path, partial, writer, key, earlier, unsynced: 0, synced, is_resumed: same, unseen: 0 })
     }
 
     /// Adds a result, and makes sure from time to time that all are on the disk.
@@ -113,9 +119,13 @@ impl<'a> ResultFile<'a> {
     /// Ends a complete check: FILE replaces FILE.partial, unless that has results that FILE has not. `others` is how many results of the
     /// earlier check are of backups that this check did not select.
     pub fn finish(self, document: &CheckDocument, others: usize, observer: &dyn Observer) -> Result<()> {
+        self.publish(others, observer, |file| crate::report::json::write(file, document, false))
+    }
+
+    fn publish(self, others: usize, observer: &dyn Observer, write: impl FnOnce(&mut NamedTempFile) -> io::Result<()>) -> Result<()> {
         let others = if self.is_resumed { others } else { 0 };
         let written = NamedTempFile::new_in(folder(&self.path)).and_then(|mut file| {
-            crate::report::json::write(&mut file, document, false)?;
+            write(&mut file)?;
             file.as_file().sync_all()?;
             file.persist_noclobber(&self.path).map_err(|error| error.error)?;
             File::open(folder(&self.path))?.sync_all()?;
@@ -134,7 +144,7 @@ impl<'a> ResultFile<'a> {
 
     /// Ends a complete check whose stream becomes FILE. If earlier results stand for backups that could not be checked now, it is not
     /// complete: FILE.partial stays, and its path is returned.
-    pub fn finish_stream(mut self, end: &End, observer: &dyn Observer) -> Result<Option<PathBuf>> {
+    pub fn finish_stream(mut self, end: &End, others: usize, observer: &dyn Observer) -> Result<Option<PathBuf>> {
         if self.unseen > 0 {
             let (partial, backups) = (self.partial.display(), count(self.unseen, "backup"));
             let text = format!("{partial} is not complete: it keeps earlier results of {backups} that could not be checked now");
@@ -142,15 +152,36 @@ impl<'a> ResultFile<'a> {
             return Ok(Some(self.stop(observer)));
         }
         let lost = || io::Error::other("not all results could be written");
-        let written = self.writer.take().ok_or_else(lost).and_then(|mut writer| {
+        let ended = self.writer.take().ok_or_else(lost).and_then(|mut writer| {
             let file = writer.out().try_clone()?;
             writer.end(end)?;
             file.sync_all()?;
-            rename(&self.partial, &self.path)?;
-            File::open(folder(&self.path))?.sync_all()
+            Ok(file)
         });
-        written.map_err(|error| Error::Write(self.path.display().to_string(), error)).map(|()| None)
+        let shown = self.path.display().to_string();
+        let unwritten = |error| Error::Write(shown, error);
+        if self.earlier > 0 {
+            let (partial, earlier, key) = (ended.map_err(unwritten)?, self.earlier, self.key);
+            return self.publish(others, observer, |file| write_own(partial, earlier, key, file)).map(|()| None);
+        }
+        let renamed = ended.and_then(|_| rename(&self.partial, &self.path)).and_then(|()| File::open(folder(&self.path))?.sync_all());
+        renamed.map_err(unwritten).map(|()| None)
     }
+}
+
+/// Writes the stream in a partial file without its first records, those of the check that was resumed.
+fn write_own(mut partial: File, earlier: usize, key: Option<&SigningKey>, out: &mut impl Write) -> io::Result<()> {
+    partial.rewind()?;
+    let begun = StreamReader::<CheckResults, _>::begin(BufReader::new(partial));
+    let (head, mut records) = begun.map_err(io::Error::other)?;
+    let head = Head { earlier: 0, ..head };
+    let mut own = PartialWriter::begin(BufWriter::new(out), &head, key.map(SigningKey::signer))?;
+    while let Some(record) = records.next_record().map_err(io::Error::other)? {
+        if records.records() > earlier as u64 {
+            own.add_record(&record)?;
+        }
+    }
+    records.end().map_or(Ok(()), |end| own.end(end))
 }
 
 /// Renames a file to a name that does not exist yet.

@@ -1,7 +1,8 @@
 //! What `scan` wrote, as backups to check: a record stream or a JSON document of any size, one record in memory at a time.
 //!
 //! The file is read to its end before anything is done with it, so that an edited one is refused at once, and then once more for the
-//! tasks. Input from a pipe is copied to a temporary file. Of a catalog, a shard takes 20 bytes of memory for each chain.
+//! tasks. A stream whose digest differs then was replaced meanwhile. A document has no digest, so it is copied to a temporary file, and so
+//! is input from a pipe. Of a catalog, a shard takes 20 bytes of memory for each chain.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
@@ -35,6 +36,8 @@ pub struct ScanFile {
     file: File,
     /// For a document, the place after the bracket of its findings.
     findings_at: Option<u64>,
+    /// The digest of a stream.
+    sha256: String,
     pub database: DatabaseInfo,
     /// When the rows were read, by the database's clock.
     pub taken_at: String,
@@ -69,7 +72,7 @@ impl ScanFile {
     pub fn open(path: &Path, selection: &Selection, share: Option<Share>, observer: &dyn Observer) -> Result<Self> {
         let from_input = path == Path::new("-");
         let shown = if from_input { "standard input".to_owned() } else { path.display().to_string() };
-        let opened = if from_input { input::copied(io::stdin()) } else { input::open_json(path) };
+        let opened = if from_input { input::copied(io::stdin()) } else { input::open_json(path).and_then(stable) };
         let file = opened.map_err(|error| Error::Unusable(format!("cannot read {shown}: {error}")))?;
         let mut summary = Summary::new(selection, share.is_some_and(|share| share.may_split));
         let (head, findings_at) = read(&file, &mut summary).map_err(|problem| Error::Unusable(format!("{shown} {problem}")))?;
@@ -84,13 +87,13 @@ impl ScanFile {
         }
         let chains = share.map(|share| summary.costs.content(share.shard));
         let backups = summary.targets as u64;
-        let part = share.map(|share| CatalogPart { catalog: head.sha256, backups, shard: share.shard });
+        let part = share.map(|share| CatalogPart { catalog: head.sha256.clone(), backups, shard: share.shard });
         let of_chain = |place: usize| summary.counts.get(place).map_or(0, |count| usize::try_from(*count).unwrap_or(usize::MAX));
         let targets = chains.as_ref().map(|content| content.chains.iter().map(|(place, _)| of_chain(*place)).sum());
         let total = targets.unwrap_or(summary.targets).min(selection.limit.unwrap_or(usize::MAX));
         let (columns, has_catalog) = (head.columns.or(summary.columns).unwrap_or(ColumnSet::Mitaka), summary.has_catalog);
-        let (database, taken_at, selection) = (head.database, head.taken_at, selection.clone());
-        Ok(Self { shown, file, findings_at, database, taken_at, columns, has_catalog, selection, chains, part, total })
+        let (sha256, database, taken_at, selection) = (head.sha256, head.database, head.taken_at, selection.clone());
+        Ok(Self { shown, file, findings_at, sha256, database, taken_at, columns, has_catalog, selection, chains, part, total })
     }
 
     /// Its records, from the beginning. The file is read once at a time.
@@ -115,6 +118,13 @@ impl ScanFile {
             file: self,
         })
     }
+}
+
+/// A file that is the same when it is read again: of a document a copy. That a stream has changed is noticed.
+fn stable(mut file: File) -> io::Result<File> {
+    let is_stream = is_stream(&file)?.0;
+    file.rewind()?;
+    if is_stream { Ok(file) } else { input::copied(file) }
 }
 
 /// What is known of a file before its targets are made.
@@ -247,6 +257,19 @@ impl Records {
     }
 }
 
+impl Records {
+    /// Reads the rest of a stream, and makes sure that it still has this digest.
+    fn require(&mut self, sha256: &str) -> Result<()> {
+        self.find_map(Result::err).map_or(Ok(()), Err)?;
+        match &self.source {
+            Source::Stream(records) if records.sha256() != sha256 => {
+                Err(Error::Unusable(format!("{} was replaced while it was read; check again", self.shown)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Iterator for Records {
     type Item = Result<ScanRecord>;
 
@@ -319,6 +342,9 @@ impl FileTasks {
                 break;
             }
         }
+        if tasks.is_empty() {
+            self.records.require(&self.file.sha256)?;
+        }
         Ok(tasks)
     }
 
@@ -364,5 +390,71 @@ fn columns_of(image: &Image) -> ColumnSet {
         ColumnSet::Liberty
     } else {
         ColumnSet::Juno
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::domain::record_stream::StreamWriter;
+    use crate::workflow::Stop;
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn event(&self, _: WorkEvent<'_>) {}
+
+        fn stop(&self) -> Option<Stop> {
+            None
+        }
+    }
+
+    fn database() -> Value {
+        json!({ "engine": "sqlite", "version": "3", "release": "r", "identity": "i" })
+    }
+
+    fn stream(taken_at: &str) -> Vec<u8> {
+        let thresholds = json!({ "older_than_seconds": 3_600, "service_down_time_seconds": 60 });
+        let head = json!({ "program": "p", "database": database(), "taken_at": taken_at, "thresholds": thresholds, "columns": "mitaka" });
+        let end = json!({ "summary": { "stuck": 0, "uncertain": 0, "busy": 0, "recent": 0, "inconsistent": 0 }, "left_out": 0 });
+        let mut text = Vec::new();
+        let stream = StreamWriter::<ScanRecords, _>::begin(&mut text, &serde_json::from_value(head).unwrap(), None).unwrap();
+        stream.end(&serde_json::from_value(end).unwrap()).unwrap();
+        text
+    }
+
+    fn document(id: &str) -> Vec<u8> {
+        let finding = json!({
+            "kind": "backup", "id": id, "name": null, "status": "creating", "host": null, "service": null, "project_id": null,
+            "volume_id": null, "since": null, "age_seconds": null, "verdict": "stuck", "evidence": [], "proposal": null,
+            "refusal": null, "follow_up": [],
+        });
+        let taken_at = "2026-11-29T10:00:00Z";
+        json!({ "findings": [finding], "schema": "cinder-backup-repair/scan", "schema_version": 1, "taken_at": taken_at, "database": database() })
+            .to_string()
+            .into_bytes()
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_between_its_two_readings_is_refused_or_was_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scan");
+        let opened = |first: Vec<u8>, then: Vec<u8>| {
+            fs::write(&path, first).unwrap();
+            let file = ScanFile::open(&path, &Selection::default(), None, &Nobody).unwrap();
+            fs::write(&path, then).unwrap();
+            file
+        };
+        let replaced = opened(stream("2026-11-29T10:00:00Z"), stream("2026-11-29T11:00:00Z"));
+        let error = replaced.tasks().unwrap().next().unwrap().unwrap_err().to_string();
+        assert!(error.ends_with("was replaced while it was read; check again"), "{error}");
+        assert!(opened(stream("2026-11-29T10:00:00Z"), stream("2026-11-29T10:00:00Z")).tasks().unwrap().next().is_none());
+        let copied = opened(document("old"), document("new")).records().unwrap().next().unwrap().unwrap();
+        assert!(matches!(copied, ScanRecord::Finding(finding) if finding.id == "old"));
     }
 }

@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret, SecretBox, SecretSlice};
 
 use super::{Error, Result};
 use crate::domain::Signature;
+use crate::domain::record_stream::Sign;
 use crate::input;
 
 /// Limit on the size of a key file, which takes a few hundred bytes.
@@ -73,6 +74,11 @@ impl SigningKey {
             public_key: STANDARD.encode(self.pair.public_key()),
             value: STANDARD.encode(self.pair.sign(sha256.as_bytes())),
         }
+    }
+
+    /// Signs the lines of a record stream.
+    pub fn signer(&self) -> Sign<'_> {
+        Box::new(|sha256| self.sign(sha256))
     }
 
     /// The public key that belongs to it.

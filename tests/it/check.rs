@@ -17,6 +17,7 @@ mod resuming;
 mod round_trips;
 mod scrub;
 mod selecting;
+mod shards;
 mod slow;
 mod storage_recheck;
 mod unreadable;

@@ -95,12 +95,32 @@ struct Pair {
 }
 
 impl Pair {
+    /// What a check of these backups found.
+    fn results(&self, level: &str, ids: &[&str]) -> (Option<i32>, Value) {
+        let mut args = vec!["check", "--level", level, "--settle", "0", "-f", "json"];
+        args.extend(ids.iter().copied().chain(self.flags.iter().map(String::as_str)));
+        let answer = self.program.run(&args);
+        (answer.code, answer.json())
+    }
+
+    /// A quick check finds the same of the full backup in the listing of both and in one of its own.
+    fn check_listing(&self, what: &str) {
+        let (full, child) = (self.full.id(), self.child.id());
+        let [together, alone] = [&[&*full, &*child] as &[&str], &[&*full]].map(|ids| {
+            let mut document = self.results("quick", ids).1;
+            let results = document["results"].as_array_mut().expect("results");
+            let mut result = results.drain(..).find(|result| result["id"] == *full).expect("a result");
+            result["checked_at"] = Value::Null;
+            result
+        });
+        assert_eq!(together, alone, "{what}");
+    }
+
     /// A deep check of both: their verdicts and the codes of their problems.
     fn check(&self, code: i32) -> [(String, Vec<String>); 2] {
         let ids = [self.full.id(), self.child.id()];
-        let mut args = vec!["check", "--level", "deep", "--settle", "0", &ids[0], &ids[1]];
-        args.extend(self.flags.iter().map(String::as_str));
-        let document = self.program.json(code, &args);
+        let (found, document) = self.results("deep", &ids.each_ref().map(|id| &**id));
+        assert_eq!(found, Some(code), "{document:#}");
         ids.each_ref().map(|id| {
             let results = document["results"].as_array().expect("results");
             let result = results.iter().find(|result| result["id"] == id.as_str()).unwrap_or_else(|| panic!("{id} in {document:#}"));
@@ -165,6 +185,7 @@ fn matrix(store: &Store, back_door: impl Fn(&Done) -> BackDoor, cinder: &RealBac
     let (metadata, own_metadata, other_metadata) = side_file(names.metadata(), child_names.metadata());
     let (sha256file, own_sha256file, other_sha256file) = side_file(names.sha256file(), child_names.sha256file());
     let extra = names.data(77_777);
+    let older = changed(&one.1, &|bytes| bytes[middle..].fill(0));
     type Harm<'a> = (&'a str, &'a dyn Fn(), &'a dyn Fn());
     let heal = || door.put(&one.0, &one.1);
     let harms: &[Harm<'_>] = &[
@@ -185,6 +206,7 @@ fn matrix(store: &Store, back_door: impl Fn(&Done) -> BackDoor, cinder: &RealBac
                 door.put(&two.0, &two.1);
             },
         ),
+        ("an object is an older version of the same size", &|| door.put(&one.0, &older), &heal),
         ("there is an extra object", &|| door.put(&extra, b"x"), &|| door.remove(&extra)),
         ("the metadata is another backup's", &|| door.put(&metadata, &other_metadata), &|| door.put(&metadata, &own_metadata)),
         ("the sha256file is another backup's", &|| door.put(&sha256file, &other_sha256file), &|| door.put(&sha256file, &own_sha256file)),
@@ -199,6 +221,7 @@ fn matrix(store: &Store, back_door: impl Fn(&Done) -> BackDoor, cinder: &RealBac
         // A restore of the child reads its parent's data, but not its parent's sha256file.
         let (wanted, told) = if what.contains("sha256file") { ("intact", vec![]) } else { ("corrupt", vec!["parent-damaged".to_owned()]) };
         assert_eq!((of_child.as_str(), &by_parent), (wanted, &told), "{what}: its child");
+        pair.check_listing(what);
         heal();
     }
     // Damage of a child does not affect its parent.

@@ -60,7 +60,10 @@ fn a_stream_on_standard_output_is_a_plan_too() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let backup = database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS));
     let program = Program::on(database.url());
-    let streamed = program.expect(0, &["plan", "-f", "jsonl"]);
+    let streamed = program.expect(0, &["plan", "-f", "jsonl", "--report", "plan.md"]);
+    let end: Value = serde_json::from_str(streamed.stdout.lines().last().unwrap()).unwrap();
+    let report = std::fs::read_to_string(program.path("plan.md")).unwrap();
+    assert!(report.contains(end["sha256"].as_str().unwrap()), "{report}");
     std::fs::write(program.path("plan"), &streamed.stdout).unwrap();
     program.expect(0, &["apply", "plan", "--yes"]);
     assert_eq!(database.cell("backups", &backup, "status").as_deref(), Some("error"));

@@ -84,6 +84,29 @@ impl Program {
         self.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
     }
 
+    /// Runs it with a standard output whose reader has closed it.
+    pub fn unread(&self, args: &[&str]) -> Answer {
+        let mut child = self.start(args);
+        drop(child.stdout.take());
+        let Output { status, stderr, .. } = child.wait_with_output().expect("it ends");
+        Answer { code: status.code(), stdout: String::new(), stderr: String::from_utf8(stderr).expect("UTF-8") }
+    }
+
+    /// Makes a key pair: `NAME.pem` and `NAME.pub`.
+    #[track_caller]
+    pub fn key(&self, name: &str) {
+        let (private, public) = (format!("{name}.pem"), format!("{name}.pub"));
+        self.openssl(&["genpkey", "-algorithm", "ed25519", "-out", &private]);
+        self.openssl(&["pkey", "-in", &private, "-pubout", "-out", &public]);
+    }
+
+    /// Runs openssl in the program's own directory.
+    #[track_caller]
+    pub fn openssl(&self, args: &[&str]) {
+        let output = Command::new("openssl").args(args).current_dir(self.path(".")).output().expect("openssl");
+        assert!(output.status.success(), "{args:?} {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// The id of the last run in the log.
     #[track_caller]
     pub fn last_run(&self) -> String {

@@ -2,7 +2,7 @@
 
 mod merge;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::report::grid::Grid;
 use crate::verify::check_document::Summary;
 use crate::verify::chunked::Share;
 use crate::verify::{CheckDocument, Request};
-use crate::workflow::{CatalogShare, CheckJob, CheckReport, Earlier, Error as Failed, MAX_RUNTIME, Resume, TargetList};
+use crate::workflow::{CatalogShare, CheckJob, CheckReport, Earlier, MAX_RUNTIME, Resume, TargetList};
 
 /// Verifies the data of backups on their storage: of the backups that scan finds, of named backups, or of all. Changes nothing in the
 /// database or on the storage. `--format json` and `--format jsonl` write evidence for `plan --evidence`; jsonl writes each result as it
@@ -129,7 +129,9 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     // The file of a shard has its results, which may be too many for memory.
     let is_in_file = part.is_some() && args.out.is_some();
     let stream = if ui.is_stream() { Some(ui.stream()) } else { is_in_file.then(|| Box::new(io::sink()) as Box<dyn Write>) };
-    let job = CheckJob { request, resume, out: args.out.clone(), stream, is_shown: !ui.is_document(), key: key.as_ref(), deadline };
+    let is_unread = || ui.is_closed();
+    let (key, is_shown) = (key.as_ref(), !ui.is_document());
+    let job = CheckJob { request, resume, out: args.out.clone(), stream, is_shown, is_unread: &is_unread, key, deadline };
     let mut report = job.run(list, args.storage.settings(context)?, &progress)?;
     let carried = report.summary.carried;
     if report.known > 0 {
@@ -152,7 +154,8 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     } else if is_in_file {
         ui.say(summary(&report));
     }
-    if let Some(why) = report.interrupted {
+    let interrupted = report.interrupted.filter(|_| args.out.is_some() || !ui.is_closed());
+    if let Some(why) = interrupted {
         let from = match &closed {
             Ok(Some(partial)) => format!("--resume {} continues it", shell_word(partial.display())),
             _ if ui.is_table() => "--resume continues from the document of --format json or --out FILE".to_owned(),
@@ -162,15 +165,10 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         ui.warn(format!("stopped by {why} before the end; {from}"));
     }
     let is_finished = closed?.is_none();
-    match report.failure {
-        // The reader has closed the pipe: it has seen enough.
-        Some(Failed::Write(_, error)) if error.kind() == ErrorKind::BrokenPipe => {
-            return Ok(if args.out.is_some() && !is_finished { Exit::Partial } else { exit(&report.summary) });
-        }
-        Some(failure) => return Err(failure.into()),
-        None => {}
+    if let Some(failure) = report.failure {
+        return Err(failure.into());
     }
-    let signal = report.interrupted.filter(|why| *why != MAX_RUNTIME);
+    let signal = interrupted.filter(|why| *why != MAX_RUNTIME);
     let exit = || if part.is_some() { exit_of_shard(&report, is_finished) } else { exit(&report.summary) };
     Ok(signal.map_or_else(exit, Exit::of_signal))
 }

@@ -1,5 +1,6 @@
 //! `plan`
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,7 +9,6 @@ use crate::cli::new_files::NewFiles;
 use crate::cli::proposal::{ProposalArgs, propose};
 use crate::cli::reports::{self, Material};
 use crate::cli::{Context, Error, Exit, Result, sentences, view};
-use crate::domain::record_stream::Sign;
 use crate::domain::text::{count, shell_word};
 use crate::report::grid::Grid;
 use crate::report::json;
@@ -52,13 +52,15 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     }
     let same_places = context.same_places(&database);
     let mut files = NewFiles::create(args.out.iter().chain(&args.report))?;
-    // Of a stream, the reports have the digest of the stream.
+    let sign = || key.as_ref().map(SigningKey::signer);
+    // The reports have the digest of the form that is kept.
     let sealed = plan.sha256.clone();
     match &args.out {
         Some(path) if path.extension().is_some_and(|ending| ending == "jsonl") => {
-            files.fill(|file| plan.write_stream(file, signer(key.as_ref())).map(|digest| plan.sha256 = digest))?;
+            files.fill(|file| plan.write_stream(file, sign()).map(|digest| plan.sha256 = digest))?;
         }
         Some(_) => files.fill(|file| json::write(file, plan, false))?,
+        None if ui.is_stream() && !args.report.is_empty() => plan.sha256 = plan.write_stream(io::sink(), None)?,
         None => {}
     }
     for kind in kinds {
@@ -69,7 +71,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     files.keep();
     plan.sha256 = sealed;
     if ui.is_stream() {
-        ui.written(plan.write_stream(ui.stream(), signer(key.as_ref())).map(drop))?;
+        ui.written(plan.write_stream(ui.stream(), sign()).map(drop))?;
     } else {
         ui.result(plan, "units", || Grid::try_of(&plan.units, view::UNITS))?;
     }
@@ -95,8 +97,4 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     } else {
         Exit::Done
     })
-}
-
-fn signer(key: Option<&SigningKey>) -> Option<Sign<'_>> {
-    key.map(|key| Box::new(|digest: &str| key.sign(digest)) as Sign<'_>)
 }

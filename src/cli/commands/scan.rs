@@ -1,7 +1,6 @@
 //! `scan`
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
 
 use clap::Args;
 
@@ -9,7 +8,7 @@ use crate::cli::args::{DecisionArgs, SelectionArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, Ui, sentences, view};
 use crate::report::grid::Grid;
 use crate::scan::{KeptRows, Scan};
-use crate::workflow::{self, Database, Refused, StreamedScan, Wanted, find, stream_scan, unreported_backups};
+use crate::workflow::{Database, Refused, StreamedScan, Wanted, find, stream_scan, unreported_backups};
 
 /// Lists what is stuck or inconsistent, with the evidence and the proposed change. Changes nothing.
 #[derive(Debug, Args)]
@@ -63,11 +62,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
 /// Writes the result as JSON lines.
 fn stream(context: &Context<'_>, args: &ScanArgs, database: &mut Database, wanted: &Wanted) -> Result<Exit> {
     let ui = context.ui;
-    let StreamedScan { scan, findings, named } = match stream_scan(database, wanted, args.all, || ui.stream(), &ProgressDisplay::new(ui)) {
-        // The reader has closed the pipe: it has seen enough.
-        Err(workflow::Error::Write(_, error)) if error.kind() == ErrorKind::BrokenPipe => return Ok(Exit::Done),
-        other => other?,
-    };
+    let StreamedScan { scan, findings, named } = stream_scan(database, wanted, args.all, || ui.stream(), &ProgressDisplay::new(ui))?;
     say_unreported(ui, &scan, &named);
     Ok(if args.detailed_exitcode && findings > 0 { Exit::Findings } else { Exit::Done })
 }

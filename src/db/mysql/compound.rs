@@ -90,10 +90,12 @@ impl Mysql {
         let begin = COMPOUND_BEGIN.text.trim_end().trim_end_matches(';');
         let texts = statements.iter().map(|statement| statement.text);
         let text: Vec<&str> = [begin].into_iter().chain(texts).chain([COMPOUND_END.text]).collect();
-        let prepared = conn.prep(text.join("\n"))?;
-        if compounds.len() < KEPT {
-            compounds.insert(names, prepared.clone());
+        // The driver closes the least recently used of all its statements if they are too many, and does not know which ones are used here.
+        if compounds.len() >= KEPT {
+            compounds.drain().try_for_each(|(_, old)| conn.close(old))?;
         }
+        let prepared = conn.prep(text.join("\n"))?;
+        compounds.insert(names, prepared.clone());
         Ok(prepared)
     }
 }

@@ -60,6 +60,16 @@ fn changed_and_damaged_backups_are_checked_again() {
     assert!(document(&first)["summary"].get("carried").is_none());
 }
 
+/// Flips one bit of an object as a disk does: the listing stays the same.
+fn rot(placed: &Placed) {
+    let written = fs::metadata(placed.object(1)).unwrap().modified().unwrap();
+    let mut bytes = fs::read(placed.object(1)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(placed.object(1), bytes).unwrap();
+    File::options().write(true).open(placed.object(1)).unwrap().set_modified(written).unwrap();
+}
+
 #[test]
 fn old_results_and_those_of_another_location_are_checked_again() {
     let site = Site::new();
@@ -73,12 +83,7 @@ fn old_results_and_those_of_another_location_are_checked_again() {
     assert!(answer.stderr.contains("0 of 1 carried over from the earlier check."), "{}", answer.stderr);
 
     // A listing does not show that a disk lost data, so results are carried over only for a limited time.
-    let written = fs::metadata(placed.object(1)).unwrap().modified().unwrap();
-    let mut bytes = fs::read(placed.object(1)).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x10;
-    fs::write(placed.object(1), bytes).unwrap();
-    File::options().write(true).open(placed.object(1)).unwrap().set_modified(written).unwrap();
+    rot(&placed);
     let carried = site.program.json(0, &["check", "--level", "deep", "--resume", &first]);
     assert!(is_carried(&first, &carried, &placed), "the listing does not show the damage");
     sleep(Duration::from_millis(3_100));
@@ -234,4 +239,56 @@ fn a_file_for_a_stream_is_written_as_one_and_can_be_continued() {
     assert!(answer.stderr.contains("keeps earlier results of 2 backups"), "{}", answer.stderr);
     assert!(!std::path::Path::new(&out).exists() && std::path::Path::new(&partial).exists());
     site.program.expect(9, &[&deep[..], &["--resume", &partial]].concat());
+}
+
+#[test]
+fn a_resumed_stream_has_one_result_of_each_selected_backup() {
+    let site = Site::new();
+    let (whole, gone) = (site.creating(), site.creating());
+    fs::remove_file(gone.object(5)).unwrap();
+    site.program.key("host");
+    let (out, partial) = (site.path("all.jsonl"), site.path("all.jsonl.partial"));
+    let deep = ["check", "--level", "deep", "--out", &out, "--sign-key", "host.pem"];
+    site.program.expect(9, &deep);
+    for selected in [&[&whole, &gone] as &[&Placed], &[&gone]] {
+        fs::rename(&out, &partial).unwrap();
+        let mut ids: Vec<&str> = selected.iter().map(|placed| &*placed.id).collect();
+        let answer = site.program.expect(9, &[&deep[..], &["--resume", &partial], &ids].concat());
+        let (head, mut results, end) = stream(&fs::read_to_string(&out).unwrap());
+        ids.sort_unstable();
+        results.sort_unstable();
+        assert_eq!(results.iter().map(|(id, _)| &**id).collect::<Vec<_>>(), ids);
+        assert_eq!((&end["records"], &end["summary"]["incomplete"]), (&json!(ids.len()), &json!(1)), "{end:#}");
+        assert_eq!((&end["summary"]["intact"], &head["earlier"]), (&json!(ids.len() - 1), &Value::Null), "{end:#}");
+        site.program.expect(0, &["plan", "--evidence", &out, "--verify-key", "host.pub"]);
+        let keeps = answer.stderr.contains("keeps earlier results of 1 backup that this check did not select");
+        assert_eq!((keeps, fs::exists(&partial).unwrap()), (ids.len() == 1, ids.len() == 1), "{}", answer.stderr);
+    }
+}
+
+/// Every beginning of a signed file has a right signature. It may lack the result that replaced an earlier one.
+#[test]
+fn an_earlier_result_in_a_signed_file_that_was_cut_is_checked_again() {
+    let site = Site::new();
+    let (rotten, other) = (site.creating(), site.creating());
+    site.program.key("host");
+    let (out, partial) = (site.path("all.jsonl"), site.path("all.jsonl.partial"));
+    let deep = ["check", "--level", "deep", "--out", &out, "--sign-key", "host.pem"];
+    site.program.expect(0, &deep);
+    fs::rename(&out, &partial).unwrap();
+    rot(&rotten);
+    sleep(Duration::from_millis(2_100));
+    site.program.expect(9, &[&deep[..], &["--resume", &partial, "--resume-max-age", "1s", &rotten.id]].concat());
+    fs::remove_file(&out).unwrap();
+    // The file stays for the other backup. Its last lines are the new result and the closing record.
+    let text = fs::read_to_string(&partial).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let cut = lines[..lines.len() - 2].concat();
+    let (_, results, _) = stream(&cut);
+    assert!(results.contains(&(rotten.id.clone(), "intact".to_owned())) && results.iter().any(|(id, _)| *id == other.id), "{results:?}");
+    fs::write(&partial, cut).unwrap();
+    site.program.expect(9, &[&deep[..], &["--resume", &partial]].concat());
+    let (_, results, end) = stream(&fs::read_to_string(&out).unwrap());
+    assert!(results.contains(&(rotten.id.clone(), "corrupt".to_owned())), "{results:?}");
+    assert_eq!((results.len(), &end["summary"]["carried"]), (2, &Value::Null), "{end:#}");
 }

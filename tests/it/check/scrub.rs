@@ -235,3 +235,19 @@ fn a_plan_takes_the_results_about_pending_backups_from_a_ledger() {
     let ledger = site.path("ledger.sqlite");
     other.program.expect(5, &["plan", "--evidence", &ledger]);
 }
+
+#[test]
+fn something_else_than_a_ledger_gets_no_lock_file() {
+    let site = Site::new();
+    let folder = site.program.path("things");
+    fs::create_dir_all(folder.join("directory")).unwrap();
+    fs::write(folder.join("text"), "text").unwrap();
+    fs::copy(site.database.path(), folder.join("other.sqlite")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", folder.join("device")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.join("broken")).unwrap();
+    let before = fs::read_dir(&folder).unwrap().count();
+    for name in ["directory", "text", "other.sqlite", "device", "broken"] {
+        let refused = site.program.expect(2, &["scrub", "run", "--ledger", &format!("things/{name}")]);
+        assert_eq!((fs::read_dir(&folder).unwrap().count(), fs::exists("/dev/full.lock").unwrap()), (before, false), "{}", refused.stderr);
+    }
+}

@@ -1,7 +1,6 @@
 //! Signatures of plans, check documents and the head of a log, with keys from openssl.
 
 use std::fs;
-use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,20 +12,6 @@ use serde_json::Value;
 use super::{Refusals, stuck};
 use crate::program::Program;
 use crate::schemas::{Columns, fresh};
-
-/// Runs openssl in the program's directory.
-#[track_caller]
-fn openssl(program: &Program, args: &[&str]) {
-    let output = Command::new("openssl").args(args).current_dir(program.path(".")).output().expect("openssl");
-    assert!(output.status.success(), "{args:?} {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Makes `NAME.pem` and `NAME.pub`.
-fn key(program: &Program, name: &str) {
-    let (private, public) = (format!("{name}.pem"), format!("{name}.pub"));
-    openssl(program, &["genpkey", "-algorithm", "ed25519", "-out", &private]);
-    openssl(program, &["pkey", "-in", &private, "-pubout", "-out", &public]);
-}
 
 fn read(program: &Program, name: &str) -> Value {
     serde_json::from_str(&fs::read_to_string(program.path(name)).unwrap()).unwrap()
@@ -52,8 +37,8 @@ fn a_signed_plan_that_was_edited_is_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let (backup, _) = stuck(&database, "nightly");
     let program = Program::on(database.url());
-    key(&program, "reviewer");
-    key(&program, "other");
+    program.key("reviewer");
+    program.key("other");
     program.expect(0, &["plan", "--out", "unsigned.json"]);
     program.expect(0, &["plan", "--out", "signed.json", "--sign-key", "reviewer.pem"]);
     program.expect(0, &["plan", "--out", "foreign.json", "--sign-key", "other.pem"]);
@@ -92,14 +77,14 @@ fn openssl_and_the_program_verify_each_others_signatures() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
-    key(&program, "reviewer");
+    program.key("reviewer");
     program.expect(0, &["plan", "--out", "plan.json", "--sign-key", "reviewer.pem"]);
     let mut plan = read(&program, "plan.json");
     fs::write(program.path("digest"), plan["sha256"].as_str().unwrap()).unwrap();
     fs::write(program.path("sig"), STANDARD.decode(plan["signature"]["value"].as_str().unwrap()).unwrap()).unwrap();
     let verify = ["pkeyutl", "-verify", "-pubin", "-inkey", "reviewer.pub", "-rawin", "-in", "digest", "-sigfile", "sig"];
-    openssl(&program, &verify);
-    openssl(&program, &["pkeyutl", "-sign", "-inkey", "reviewer.pem", "-rawin", "-in", "digest", "-out", "own"]);
+    program.openssl(&verify);
+    program.openssl(&["pkeyutl", "-sign", "-inkey", "reviewer.pem", "-rawin", "-in", "digest", "-out", "own"]);
     let own = STANDARD.encode(fs::read(program.path("own")).unwrap());
     assert_eq!(plan["signature"]["value"], own.as_str(), "such signatures have no chance in them");
     plan["signature"]["value"] = own.into();
@@ -118,7 +103,7 @@ fn a_signed_check_document_that_was_edited_is_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
-    key(&program, "checker");
+    program.key("checker");
     let check = |more: &[&str]| program.run(&[&["check", "--all", "-f", "json"], more].concat()).json();
     write(&program, "unsigned.json", &check(&[]));
     let signed = check(&["--sign-key", "checker.pem"]);
@@ -148,7 +133,7 @@ fn a_signed_stream_without_its_closing_record_is_no_evidence() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
-    key(&program, "host");
+    program.key("host");
     program.run(&["check", "--all", "--out", "checked.jsonl", "--sign-key", "host.pem"]);
     let whole = fs::read_to_string(program.path("checked.jsonl")).unwrap();
     let (cut, _) = whole.trim_end().rsplit_once('\n').unwrap();
@@ -169,8 +154,8 @@ fn a_signed_head_shows_that_a_log_was_cut_off_or_rewritten() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
-    key(&program, "auditor");
-    key(&program, "other");
+    program.key("auditor");
+    program.key("other");
     program.expect(0, &["repair", "--yes", "--reason", "the truth"]);
     program.expect(0, &["history", "verify", "--sign-key", "auditor.pem", "--out", "head.json"]);
     program.expect(0, &["history", "verify", "--sign-key", "other.pem", "--out", "foreign.json"]);
@@ -218,11 +203,11 @@ fn invalid_keys_are_refused() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     stuck(&database, "nightly");
     let program = Program::on(database.url());
-    key(&program, "good");
+    program.key("good");
     program.expect(0, &["plan", "--out", "plan.json"]);
-    openssl(&program, &["genpkey", "-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:1024", "-out", "rsa.pem"]);
-    openssl(&program, &["pkey", "-in", "rsa.pem", "-pubout", "-out", "rsa.pub"]);
-    openssl(&program, &["pkey", "-in", "good.pem", "-aes256", "-passout", "pass:x", "-out", "locked.pem"]);
+    program.openssl(&["genpkey", "-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:1024", "-out", "rsa.pem"]);
+    program.openssl(&["pkey", "-in", "rsa.pem", "-pubout", "-out", "rsa.pub"]);
+    program.openssl(&["pkey", "-in", "good.pem", "-aes256", "-passout", "pass:x", "-out", "locked.pem"]);
     fs::write(program.path("text"), "my key\n").unwrap();
     let mut refusals = Refusals::of(&program);
     for name in ["absent", "text", "good.pub", "rsa.pem", "locked.pem"] {

@@ -9,9 +9,9 @@ use std::thread;
 
 use cinder_backup_repair::config::{Host, ServerTarget};
 use cinder_backup_repair::db::statements::{
-    BACKUPS_BY_IDS_MITAKA, BACKUPS_LIVE_LIBERTY, SNAPSHOT_BY_ID, SNAPSHOT_UPDATE, SNAPSHOTS_PENDING,
+    BACKUPS_BY_IDS_MITAKA, BACKUPS_LIVE_LIBERTY, SNAPSHOT_BY_ID, SNAPSHOT_UPDATE, SNAPSHOTS_PENDING, VOLUME_BY_ID_JUNO,
 };
-use cinder_backup_repair::db::{Access, CommitOutcome, DbErrorKind, Engine, ID_BATCH, Param};
+use cinder_backup_repair::db::{Access, CommitOutcome, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, StepResult};
 use cinder_backup_repair::domain::Value;
 
 use super::{admin, committed, opened, own_server, own_target, ready, refusal, server_engines, status, target, update, with_snapshot};
@@ -328,4 +328,20 @@ fn settings_of_the_server_do_not_hide_rows() {
         other.query_drop("UPDATE snapshots SET status = 'available' WHERE id = 's1'").expect("an update");
         assert_eq!(session.rows(&SNAPSHOTS_PENDING, &[]).expect("read").len(), 3, "no transaction is open");
     }
+}
+
+/// The driver closes the statements that it used least recently. It must not close one that a pipeline uses again.
+#[test]
+fn any_number_of_different_pipelines_runs_in_one_session() {
+    let (database, snapshot) = with_snapshot(Engine::Mariadb);
+    let mut session = opened(&admin(&database));
+    session.begin(Access::Write).unwrap();
+    let mut run = |number: usize| {
+        let statement = |bit: usize| if number >> bit & 1 == 1 { &VOLUME_BY_ID_JUNO } else { &SNAPSHOT_BY_ID };
+        let steps: Vec<PipelineStep> = (0..9).map(|bit| PipelineStep::Query(statement(bit), vec![Param::from(&*snapshot)])).collect();
+        let results = session.pipeline(&steps).unwrap_or_else(|error| panic!("{number}: {error}"));
+        let rows = results.iter().map(|result| if let StepResult::Rows(rows) = result { rows.len() } else { 0 });
+        assert_eq!(rows.sum::<usize>(), 9 - number.count_ones() as usize, "{number}");
+    };
+    (0..400).chain(0..50).for_each(&mut run);
 }

@@ -8,8 +8,7 @@ use super::{exit, verdicts};
 use crate::cli::new_files::NewFiles;
 use crate::cli::{Context, Error, Exit, Result};
 use crate::domain::text::count;
-use crate::verify::partial::Sign;
-use crate::workflow::{Merge, VerifyKey};
+use crate::workflow::{Merge, SigningKey, VerifyKey};
 
 /// Merges the results of all shards of a catalog. Refuses a missing or unfinished shard, two parts with the same backups, and a part that
 /// was edited or is about another catalog
@@ -35,7 +34,7 @@ pub fn run(context: &Context<'_>, args: &MergeArgs) -> Result<Exit> {
     let sign_key = context.signing_key(args.sign_key.as_deref())?;
     let mut files = NewFiles::create(args.out.iter())?;
     let merge = Merge::read(&args.parts, key.as_ref())?;
-    let sign = sign_key.as_ref().map(|key| Box::new(|sha256: &str| key.sign(sha256)) as Sign<'_>);
+    let sign = sign_key.as_ref().map(SigningKey::signer);
     let mut merged = None;
     match &args.out {
         Some(path) => files.fill(|file| {
