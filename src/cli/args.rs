@@ -194,10 +194,6 @@ impl SelectionArgs {
     }
 }
 
-pub fn seconds(span: Duration) -> i64 {
-    i64::try_from(span.as_secs()).unwrap_or(i64::MAX)
-}
-
 /// Reads a count.
 pub fn whole_number(text: &str) -> std::result::Result<usize, String> {
     text.parse().map_err(|_| format!("{text:?} is not an integer from 0, or too large"))

@@ -1,6 +1,6 @@
 //! How `plan` and `repair` come to a plan.
 
-use super::args::{DecisionArgs, SelectionArgs, seconds};
+use super::args::{DecisionArgs, SelectionArgs};
 use super::storage::CheckArgs;
 use super::{Context, ProgressDisplay, Result, sentences};
 use crate::domain::text::count;

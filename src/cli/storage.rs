@@ -139,7 +139,7 @@ impl StorageArgs {
 }
 
 pub fn level(text: &str) -> std::result::Result<Level, String> {
-    let level = [Level::Quick, Level::Deep, Level::Restore].into_iter().find(|level| level.name() == text);
+    let level = [Level::Quick, Level::Deep, Level::Restore].into_iter().find(|level| level.to_string() == text);
     level.ok_or_else(|| format!("{text:?} is not a level: use quick, deep or restore"))
 }
 

@@ -53,10 +53,11 @@ pub const CHECKS: &[Column<CheckResult>] = &[
     ("Name", |result| result.name.as_deref().into()),
     ("Driver", |result| result.driver.map_or_else(|| result.service.as_deref().into(), |driver| driver.to_string().into())),
     ("Verdict", |result| {
-        let words = [(true, result.verdict.name()), (result.is_unreadable(), "unreadable"), (result.busy, "busy")];
+        let verdict = result.verdict.to_string();
+        let words = [(true, verdict.as_str()), (result.is_unreadable(), "unreadable"), (result.busy, "busy")];
         words.into_iter().filter_map(|(is_so, word)| is_so.then_some(word)).collect::<Vec<_>>().join(", ").into()
     }),
-    ("Reached", |result| result.reached().map(Level::name).into()),
+    ("Reached", |result| result.reached().map(|level| level.to_string()).into()),
     ("Objects", |result| result.objects.expected.into()),
     ("Bytes", |result| result.bytes.expected.into()),
     ("Problems", |result| result.problems.len().into()),
@@ -68,7 +69,7 @@ pub const SCRUB_FAILURES: &[Column<Failure>] = &[
     ("Project ID", |failure| failure.project.as_deref().into()),
     ("Driver", |failure| failure.driver.as_deref().into()),
     ("Verdict", |failure| failure.verdict.as_str().into()),
-    ("Level", |failure| failure.level.name().into()),
+    ("Level", |failure| failure.level.to_string().into()),
     ("Failed Since", |failure| time(failure.first_at).into()),
     ("Last Good", |failure| failure.good_at.map(time).into()),
     ("Problem", |failure| failure.problem.as_deref().into()),

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 pub use documents::{Coverage, time};
 use documents::{Status, of_pause, of_run};
 
-use crate::cli::args::{SelectionArgs, seconds, span};
+use crate::cli::args::{SelectionArgs, span};
 use crate::cli::sentences::counted;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
@@ -240,7 +240,7 @@ fn paused(pause: &Pause) -> String {
 }
 
 fn show_pause(context: &Context<'_>, args: &LedgerArgs, pause: Option<&Pause>) -> Result<()> {
-    Ok(context.ui.result(&of_pause(&args.ledger, pause), "", || Grid::empty(view::SCRUB_FAILURES))?)
+    Ok(context.ui.result(&of_pause(&args.ledger, pause), "", || Ok(Grid::empty(view::SCRUB_FAILURES)))?)
 }
 
 fn pause(context: &Context<'_>, args: &LedgerArgs) -> Result<Exit> {
