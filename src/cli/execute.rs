@@ -52,8 +52,7 @@ impl ExecutionArgs {
     /// Checks the command line first: an unknown column must be reported before anything is changed, and a missing terminal before a
     /// connection is made.
     pub fn check(&self, ui: &Ui) -> Result<()> {
-        let no_results = view::results(&Spool::default(), true)?;
-        ui.check_columns(|| no_results)?;
+        ui.check_columns(|| view::results(&Spool::default(), true))?;
         if self.asks() { prompt::insist_on_terminal(ui) } else { Ok(()) }
     }
 
@@ -74,7 +73,7 @@ pub struct PlannedRun<'a> {
     pub command: &'static str,
     pub plan: Plan,
     pub execution: &'a ExecutionArgs,
-    pub refused: Vec<Refused>,
+    pub refused: Spool<Refused>,
     pub skipped: Skipped,
     /// The most units without a higher `--max-changes`.
     pub max_changes: Option<usize>,
@@ -98,10 +97,8 @@ impl PlannedRun<'_> {
     }
 
     /// Says what is left alone, and why; a person who was asked has seen each of it already.
-    fn say_skipped(&self, ui: &Ui) {
-        if !self.execution.asks() {
-            sentences::say_skipped(ui, &self.skipped);
-        }
+    fn say_skipped(&self, ui: &Ui) -> Result<()> {
+        if self.execution.asks() { Ok(()) } else { Ok(sentences::say_skipped(ui, &self.skipped)?) }
     }
 }
 
@@ -109,13 +106,14 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
     let PlannedRun { plan, execution, refused, .. } = planned;
     let ui = context.ui;
     for refusal in refused {
+        let refusal = refusal?;
         ui.warn(format!("refused {}: {}", refusal.id, refusal.reason));
     }
     require_database_of(database, plan)?;
     if plan.units.is_empty() {
         report(context, database, planned, &Run::default(), None)?;
         ui.say("Nothing to change.");
-        planned.say_skipped(ui);
+        planned.say_skipped(ui)?;
         return Ok(if refused.is_empty() { Exit::Done } else { Exit::Safety });
     }
     if let Some(most) = planned.max_changes.filter(|most| plan.units.len() > *most) {
@@ -152,7 +150,7 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
     let tally = run.tally;
     let planned_units = count(tally.planned, "unit");
     ui.say(format!("Dry run: {planned_units} would be changed in {}, nothing was written.", database.location));
-    planned.say_skipped(ui);
+    planned.say_skipped(ui)?;
     let bad = tally.changed + tally.refused + tally.failed;
     Ok(if bad > 0 || !planned.refused.is_empty() {
         Exit::Partial
@@ -182,7 +180,7 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
     if tally.applied > 0 && planned.command != "undo" {
         ui.say_command(format!("To undo it: cinder-backup-repair undo {}{same_places}", ended.id));
     }
-    planned.say_skipped(ui);
+    let printed = printed.and(planned.say_skipped(ui));
     let exit = judge(ui, &ended, &progress, &reconcile);
     let exit = if exit == Exit::Done && !planned.refused.is_empty() { Exit::Partial } else { exit };
     if let Err(error) = printed {
@@ -324,8 +322,7 @@ fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, 
     if ui.is_stream() {
         ui.written(run_records::write(ui.stream(), planned.command, &document))?;
     } else {
-        let grid = ui.grid(|| view::results(&run.results, ui.is_document()))?;
-        ui.result(&document, "units", || grid)?;
+        ui.result(&document, "units", || view::results(&run.results, ui.is_document()))?;
     }
     if ui.is_table() && !follow_up.is_empty() {
         ui.say("Once the API is back:");

@@ -64,8 +64,12 @@ pub fn write(out: impl io::Write, command: &str, document: &RunDocument<'_>) -> 
     for unit in document.units {
         writer.add(&RunRecord::Unit(Box::new(unit?)))?;
     }
-    document.refused.iter().try_for_each(|refused| writer.add(&RunRecord::Refused(refused.clone())))?;
-    document.left_alone.iter().try_for_each(|left| writer.add(&RunRecord::LeftAlone(left.clone())))?;
+    for refused in document.refused {
+        writer.add(&RunRecord::Refused(refused?))?;
+    }
+    for left in document.left_alone {
+        writer.add(&RunRecord::LeftAlone(left?))?;
+    }
     for command in document.follow_up {
         writer.add(&RunRecord::FollowUp(command?))?;
     }

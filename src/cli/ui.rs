@@ -118,17 +118,12 @@ impl Ui {
     }
 
     /// Makes sure that the result has the columns of `--column`, without writing anything.
-    pub fn check_columns(&self, grid: impl FnOnce() -> Grid) -> Result<(), ReportError> {
+    pub fn check_columns(&self, grid: impl FnOnce() -> io::Result<Grid>) -> Result<(), ReportError> {
         crate::report::grid::write(&mut io::sink(), &(), "", grid, &self.options)
     }
 
-    /// The rows of a result, if they are needed in this format.
-    pub fn grid(&self, grid: impl FnOnce() -> io::Result<Grid>) -> io::Result<Grid> {
-        if self.options.shows_document() { Ok(Grid::default()) } else { grid() }
-    }
-
     /// Writes a result: the document or its rows, by `--format`.
-    pub fn result(&self, document: &impl Serialize, rows_key: &str, grid: impl FnOnce() -> Grid) -> Result<(), ReportError> {
+    pub fn result(&self, document: &impl Serialize, rows_key: &str, grid: impl FnOnce() -> io::Result<Grid>) -> Result<(), ReportError> {
         self.begun.store(true, Ordering::Relaxed);
         let mut out = self.out();
         match crate::report::grid::write(&mut out, document, rows_key, grid, &self.options) {
@@ -217,7 +212,7 @@ impl Ui {
             let document = ErrorDocument { schema, schema_version: 1, exit_code: exit.code(), error: message, hint };
             let options = OutputOptions { format: self.options.format, noindent: self.options.noindent, ..OutputOptions::default() };
             // The exit code reports it anyway.
-            let _ = crate::report::grid::write(&mut self.out(), &document, "", Grid::default, &options);
+            let _ = crate::report::grid::write(&mut self.out(), &document, "", || Ok(Grid::default()), &options);
         }
     }
 

@@ -14,17 +14,39 @@ const PROSE: usize = 20;
 /// The lengths of the ids of rows and of runs.
 const IDS: [usize; 2] = [36, 25];
 
-/// The least width of a column that wraps no id and no short text. `cells` includes the title.
-pub fn least_width(cells: impl Iterator<Item = String>) -> usize {
-    let (mut whole, mut words) = (0, 0);
-    for cell in cells {
-        whole = whole.max(cell.width());
+/// The width of a column, from its title and cells.
+#[derive(Debug, Default)]
+pub struct ColumnWidth {
+    whole: usize,
+    words: usize,
+}
+
+impl ColumnWidth {
+    /// The width of a column without cells.
+    pub fn of_title(title: &str) -> Self {
+        let mut width = Self::default();
+        width.add(title);
+        width
+    }
+
+    /// Adds a cell.
+    pub fn add(&mut self, cell: &str) {
+        self.whole = self.whole.max(cell.width());
         for word in cell.split(' ') {
             let width = word.width();
-            words = words.max(if holds_id(word) { width } else { width.min(PROSE) });
+            self.words = self.words.max(if holds_id(word) { width } else { width.min(PROSE) });
         }
     }
-    if whole <= NARROW { whole } else { words }
+
+    /// The width in which no cell is wrapped.
+    pub fn whole(&self) -> usize {
+        self.whole
+    }
+
+    /// The least width that wraps no id and no short text.
+    pub fn least(&self) -> usize {
+        if self.whole <= NARROW { self.whole } else { self.words }
+    }
 }
 
 /// Whether the word is an id, perhaps with a comma or a bracket around it.
@@ -44,17 +66,24 @@ pub struct Layout<'a> {
     pub style: Option<CellStyle<'a>>,
 }
 
-/// Writes the records. An empty cell has no line.
-pub fn write(out: &mut dyn io::Write, titles: &[&str], rows: &[Vec<String>], layout: &Layout<'_>) -> io::Result<()> {
+/// Writes the records, of which there are so many. An empty cell has no line.
+pub fn write(
+    out: &mut dyn io::Write,
+    titles: &[&str],
+    number: usize,
+    rows: impl Iterator<Item = io::Result<Vec<String>>>,
+    layout: &Layout<'_>,
+) -> io::Result<()> {
     let Layout { width, style } = *layout;
     let margin = titles.iter().map(|title| title.width()).max().unwrap_or(0);
     let room = width.saturating_sub(margin + 3).max(PROSE);
     let bold = if style.is_some() { anstyle::Style::new().bold() } else { anstyle::Style::new() };
-    for (place, row) in rows.iter().enumerate() {
-        let head = format!("-[ {} of {} ]", place + 1, rows.len());
+    for (place, row) in rows.enumerate() {
+        let row = row?;
+        let head = format!("-[ {} of {number} ]", place + 1);
         let dashes = "-".repeat(width.saturating_sub(head.width()).min(72));
         writeln!(out, "{bold}{head}{dashes}{bold:#}")?;
-        for (title, cell) in titles.iter().zip(row) {
+        for (title, cell) in titles.iter().zip(&row) {
             for (line, text) in wrapped(cell, room).iter().enumerate() {
                 let shown = if line == 0 { *title } else { "" };
                 let gap = " ".repeat(margin.saturating_sub(shown.width()));
@@ -99,7 +128,11 @@ mod tests {
 
     #[test]
     fn ids_and_short_columns_are_not_broken() {
-        let least = |cells: &[&str]| least_width(cells.iter().map(ToString::to_string));
+        let least = |cells: &[&str]| {
+            let mut width = ColumnWidth::default();
+            cells.iter().for_each(|cell| width.add(cell));
+            width.least()
+        };
         assert_eq!(least(&["ID", ID_A]), 36);
         assert_eq!(least(&["Proposed", &format!("volume {ID_A}: status a -> b")]), 37);
         assert_eq!(least(&["Run", "20261122T195941Z-26dacd5d"]), 25);
@@ -115,7 +148,7 @@ mod tests {
             vec!["b2".to_owned(), "recent".to_owned(), "x".repeat(60), "说".repeat(30)],
         ];
         let mut out = Vec::new();
-        write(&mut out, &["ID", "Verdict", "Evidence", "Note"], &rows, &Layout { width: 60, style: None }).unwrap();
+        write(&mut out, &["ID", "Verdict", "Evidence", "Note"], 2, rows.into_iter().map(Ok), &Layout { width: 60, style: None }).unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
         -[ 1 of 2 ]-------------------------------------------------
         ID       | 3f6c1b52-9e07-4d8a-b1c4-85d2f7e06a93
@@ -138,7 +171,7 @@ mod tests {
         let rows = vec![vec!["stuck".to_owned()]];
         let written = |style| {
             let mut out = Vec::new();
-            write(&mut out, &["Verdict"], &rows, &Layout { width: 40, style }).unwrap();
+            write(&mut out, &["Verdict"], 1, rows.iter().cloned().map(Ok), &Layout { width: 40, style }).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert!(!written(None).contains('\u{1b}'));

@@ -2,19 +2,21 @@
 //!
 //! The formats follow cliff, the library of those clients, so that scripts for them can read this program's output: borders, `None` for
 //! NULL, quotes in CSV around everything but numbers, NULL last when sorting. If the terminal is too narrow for a table, the rows
-//! are written one below the other ([`expanded`]). May use `report::expanded`, `json`, `safe` and `yaml` only.
+//! are written one below the other ([`expanded`]). May use `spool` and `report::expanded`, `json`, `safe` and
+//! `yaml` only: the rows are in a temporary file if they are many.
 
 use std::io;
 
 use anstyle::AnsiColor;
 use clap::ValueEnum;
 use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
-use unicode_width::UnicodeWidthStr;
 
-use super::{expanded, json, safe, yaml};
+use super::expanded::{self, ColumnWidth};
+use super::{json, safe, yaml};
+use crate::spool::Spool;
 
 /// The borders of the OpenStack clients' tables, in comfy-table's order of components.
 const BORDERS: &str = "||--+-++|    ++++++";
@@ -27,7 +29,7 @@ const LONGEST_CELL: usize = 1_000;
 const PORTION: usize = 1_000;
 
 /// A cell of a [`Grid`]. Cells are sorted in the order of the variants.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Cell {
     /// A number, aligned to the right and sorted by value.
@@ -89,13 +91,37 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
     }
 }
 
+/// A row of a [`Grid`]. A missing cell is NULL.
+pub type Row = Vec<Cell>;
+
 /// The rows of a result as a table.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub struct Grid {
     /// The columns' titles, for example `Project ID`.
-    pub columns: Vec<&'static str>,
-    /// The rows. A missing cell is NULL.
-    pub rows: Vec<Vec<Cell>>,
+    columns: Vec<&'static str>,
+    rows: Spool<Row>,
+}
+
+impl Grid {
+    /// The rows of a list.
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub fn of(columns: &[&'static str], rows: impl IntoIterator<Item = Row>) -> io::Result<Self> {
+        Ok(Self { columns: columns.to_vec(), rows: Spool::of(rows)? })
+    }
+
+    /// The rows of items that are read one by one.
+    ///
+    /// # Errors
+    /// Those of reading and of the temporary file.
+    pub fn read(columns: &[&'static str], rows: impl IntoIterator<Item = io::Result<Row>>) -> io::Result<Self> {
+        let mut grid = Self { columns: columns.to_vec(), rows: Spool::default() };
+        for row in rows {
+            grid.rows.push(&row?)?;
+        }
+        Ok(grid)
+    }
 }
 
 /// Which CSV cells are quoted, as in Python's `csv`. The comments are the help of `--quote`.
@@ -184,14 +210,13 @@ pub fn write(
     out: &mut dyn io::Write,
     document: &impl Serialize,
     rows_key: &str,
-    grid: impl FnOnce() -> Grid,
+    grid: impl FnOnce() -> io::Result<Grid>,
     options: &OutputOptions,
 ) -> Result<(), ReportError> {
     if options.shows_document() {
         return Ok(json::write(out, document, options.noindent || options.format == Format::Jsonl)?);
     }
-    let grid = grid();
-    let view = View::new(&grid, options)?;
+    let view = View::new(grid()?, options)?;
     match options.format {
         Format::Table => write_table(out, &view, options)?,
         Format::Csv => write_csv(out, &view, options.quote)?,
@@ -208,22 +233,23 @@ pub fn key(column: &str) -> String {
 }
 
 /// The rows with the chosen columns in the chosen order.
-struct View<'a> {
+struct View {
     titles: Vec<&'static str>,
-    rows: Vec<Vec<&'a Cell>>,
-    /// For each row its index in the grid.
-    order: Vec<usize>,
+    /// The places of the columns in a row.
+    places: Vec<usize>,
+    rows: Spool<Row>,
+    /// The former places of the rows, if they were sorted.
+    order: Option<Vec<usize>>,
     cut: bool,
-    sorted: bool,
 }
 
-impl<'a> View<'a> {
-    fn new(grid: &'a Grid, options: &OutputOptions) -> Result<Self, ReportError> {
-        let place = |wanted: &str| grid.columns.iter().position(|column| key(column) == key(wanted));
+impl View {
+    fn new(Grid { columns, mut rows }: Grid, options: &OutputOptions) -> Result<Self, ReportError> {
+        let place = |wanted: &str| columns.iter().position(|column| key(column) == key(wanted));
         let mut places = Vec::new();
         for column in &options.columns {
             let Some(found) = place(column) else {
-                return Err(ReportError::UnknownColumn { column: column.clone(), known: grid.columns.join(", ") });
+                return Err(ReportError::UnknownColumn { column: column.clone(), known: columns.join(", ") });
             };
             if !places.contains(&found) {
                 places.push(found);
@@ -231,24 +257,17 @@ impl<'a> View<'a> {
         }
         let cut = !places.is_empty();
         if !cut {
-            places.extend(0..grid.columns.len());
+            places.extend(0..columns.len());
         }
-
         let sort: Vec<usize> = options.sort_columns.iter().filter_map(|column| place(column)).collect();
-        let mut rows: Vec<(usize, &Vec<Cell>)> = grid.rows.iter().enumerate().collect();
-        rows.sort_by(|(_, a), (_, b)| {
-            let keys = |row: &'a [Cell]| sort.iter().map(|&place| cell(row, place));
-            let order = keys(a).cmp(keys(b));
-            // Equal rows keep their order, as in cliff.
-            if options.descending { order.reverse() } else { order }
-        });
-        Ok(Self {
-            titles: places.iter().filter_map(|&place| grid.columns.get(place).copied()).collect(),
-            order: rows.iter().map(|(place, _)| *place).collect(),
-            rows: rows.iter().map(|(_, row)| places.iter().map(|&place| cell(row, place)).collect()).collect(),
-            cut,
-            sorted: !sort.is_empty(),
-        })
+        let order = if sort.is_empty() { None } else { Some(sorted(&rows, &sort, options.descending)?) };
+        rows.rearrange(order.iter().flatten().copied().chain((0..rows.len()).filter(|_| order.is_none())));
+        Ok(Self { titles: places.iter().filter_map(|&place| columns.get(place).copied()).collect(), places, rows, order, cut })
+    }
+
+    /// The rows, read one by one.
+    fn rows(&self) -> impl Iterator<Item = io::Result<Row>> {
+        self.rows.iter().map(|row| row.map(|mut row| self.places.iter().map(|place| take(&mut row, *place)).collect()))
     }
 
     /// The document with its rows reduced and sorted like these.
@@ -256,82 +275,90 @@ impl<'a> View<'a> {
         let mut document = serde_json::to_value(document)?;
         let Some(member) = document.get_mut(rows_key) else { return Ok(document) };
         if self.cut {
-            let object = |row: &Vec<&Cell>| -> io::Result<Map<String, Value>> {
-                self.titles.iter().zip(row).map(|(title, cell)| Ok((key(title), serde_json::to_value(cell)?))).collect()
+            let object = |row: io::Result<Row>| -> io::Result<Map<String, Value>> {
+                self.titles.iter().zip(row?).map(|(title, cell)| Ok((key(title), serde_json::to_value(cell)?))).collect()
             };
-            *member = self.rows.iter().map(object).collect::<io::Result<Value>>()?;
-        } else if self.sorted
-            && let Value::Array(items) = member
-            && items.len() == self.order.len()
+            *member = self.rows().map(object).collect::<io::Result<Value>>()?;
+        } else if let (Some(order), Value::Array(items)) = (&self.order, member)
+            && items.len() == order.len()
         {
-            *items = self.order.iter().filter_map(|&place| items.get_mut(place).map(Value::take)).collect();
+            *items = order.iter().filter_map(|&place| items.get_mut(place).map(Value::take)).collect();
         }
         Ok(document)
     }
 
-    /// The least width of a column.
-    fn least_width(&self, place: usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.in_table());
-        expanded::least_width(self.titles.get(place).map(|title| (*title).to_owned()).into_iter().chain(cells))
-    }
-
-    /// The width of a column in which no cell is wrapped.
-    fn whole_width(&self, place: usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.in_table().width());
-        cells.chain(self.titles.get(place).map(|title| title.width())).max().unwrap_or(0)
-    }
-
-    /// Whether a column is aligned to the right: its first cell is a number, as in cliff.
-    fn is_numeric(&self, place: usize) -> bool {
-        self.rows.first().and_then(|row| row.get(place)).is_some_and(|cell| matches!(cell, Cell::Integer(_)))
+    /// The width of each column.
+    fn widths(&self) -> io::Result<Vec<ColumnWidth>> {
+        let mut widths: Vec<ColumnWidth> = self.titles.iter().map(|title| ColumnWidth::of_title(title)).collect();
+        for row in self.rows() {
+            row?.iter().zip(&mut widths).for_each(|(cell, width)| width.add(&cell.in_table()));
+        }
+        Ok(widths)
     }
 }
 
-fn cell(row: &[Cell], place: usize) -> &Cell {
-    row.get(place).unwrap_or(&Cell::Null)
+/// The places of rows in the order of some columns.
+fn sorted(rows: &Spool<Row>, columns: &[usize], descending: bool) -> io::Result<Vec<usize>> {
+    let keys = rows.iter().map(|row| row.map(|mut row| columns.iter().map(|place| take(&mut row, *place)).collect::<Row>()));
+    let mut keys: Vec<(Row, usize)> = keys.zip(0..).map(|(key, place)| Ok((key?, place))).collect::<io::Result<_>>()?;
+    // Equal rows keep their order, as in cliff.
+    keys.sort_by(|(a, _), (b, _)| if descending { b.cmp(a) } else { a.cmp(b) });
+    Ok(keys.into_iter().map(|(_, place)| place).collect())
 }
 
-fn write_table(out: &mut dyn io::Write, view: &View<'_>, options: &OutputOptions) -> io::Result<()> {
+/// Takes a cell out of a row, in which a column may be chosen once only.
+fn take(row: &mut Row, place: usize) -> Cell {
+    row.get_mut(place).map_or(Cell::Null, |cell| std::mem::replace(cell, Cell::Null))
+}
+
+fn write_table(out: &mut dyn io::Write, view: &View, options: &OutputOptions) -> io::Result<()> {
     // cliff prints an empty line for a table without rows.
     if view.rows.is_empty() && !options.print_empty {
         return out.write_all(b"\n");
     }
-    let least: Vec<usize> = (0..view.titles.len()).map(|place| view.least_width(place)).collect();
-    if let Some(width) = options.width.map(usize::from) {
-        // Each column has a border and two spaces.
-        if least.iter().map(|column| column + 3).sum::<usize>() + 1 > width && !view.rows.is_empty() {
-            let rows: Vec<Vec<String>> = view.rows.iter().map(|row| row.iter().map(|cell| cell.in_table()).collect()).collect();
-            let style = |title: &str, word: &str| tint(title, word).map(|(_, color)| color.on_default());
-            let layout = expanded::Layout { width, style: if options.color { Some(&style) } else { None } };
-            return expanded::write(out, &view.titles, &rows, &layout);
-        }
+    let columns = view.widths()?;
+    // Each column has a border and two spaces.
+    let sum = |width: fn(&ColumnWidth) -> usize| columns.iter().map(|column| width(column) + 3).sum::<usize>() + 1;
+    if let Some(width) = options.width.map(usize::from).filter(|width| sum(ColumnWidth::least) > *width && !view.rows.is_empty()) {
+        let rows = view.rows().map(|row| row.map(|row| row.iter().map(Cell::in_table).collect()));
+        let style = |title: &str, word: &str| tint(title, word).map(|(_, color)| color.on_default());
+        let layout = expanded::Layout { width, style: if options.color { Some(&style) } else { None } };
+        return expanded::write(out, &view.titles, view.rows.len(), rows, &layout);
     }
-    let whole: Vec<usize> = (0..view.titles.len()).map(|place| view.whole_width(place)).collect();
     // comfy-table counts the two spaces of a column.
     let with_spaces = |width: usize| Width::Fixed(u16::try_from(width + 2).unwrap_or(u16::MAX));
-    let fits = options.width.is_none_or(|width| whole.iter().map(|column| column + 3).sum::<usize>() < usize::from(width));
-    if !fits || view.rows.is_empty() {
-        let constraints: Vec<ColumnConstraint> = least.iter().map(|width| ColumnConstraint::LowerBoundary(with_spaces(*width))).collect();
-        return writeln!(out, "{}", layout(view, &view.rows, options, &constraints));
-    }
+    let fits = options.width.is_none_or(|width| sum(ColumnWidth::whole) <= usize::from(width));
+    let constraint = |column: &ColumnWidth| {
+        let (least, whole) = (with_spaces(column.least()), with_spaces(column.whole()));
+        if fits && !view.rows.is_empty() { ColumnConstraint::Absolute(whole) } else { ColumnConstraint::LowerBoundary(least) }
+    };
+    // A column is aligned to the right if its first cell is a number, as in cliff.
+    let first = view.rows().next().transpose()?.unwrap_or_default();
+    let mut constraints: Vec<ColumnConstraint> = columns.iter().map(constraint).collect();
     // The layout of a row takes several KB of memory, so a long table is laid out in portions.
-    let constraints: Vec<ColumnConstraint> = whole.iter().map(|width| ColumnConstraint::Absolute(with_spaces(*width))).collect();
-    let portions: Vec<_> = view.rows.chunks(PORTION).collect();
-    for (number, rows) in portions.iter().enumerate() {
-        let table = layout(view, rows, options, &constraints).to_string();
-        let lines: Vec<&str> = table.lines().collect();
-        // The titles with the lines above and below them come first, and the bottom line comes last.
-        let begin = if number == 0 { 0 } else { 3 };
-        let end = lines.len() - usize::from(number + 1 < portions.len());
-        for line in lines.get(begin..end).unwrap_or_default() {
-            writeln!(out, "{line}")?;
+    let (mut rows, mut begin, mut end) = (view.rows(), 0, String::new());
+    loop {
+        let portion: Vec<Row> = rows.by_ref().take(PORTION).collect::<io::Result<_>>()?;
+        if portion.is_empty() && begin > 0 {
+            return writeln!(out, "{end}");
         }
+        let table = layout(view, &portion, options, &constraints, &first);
+        let text = table.to_string();
+        let (lines, bottom) = text.rsplit_once('\n').unwrap_or(("", &text));
+        // The titles with the lines above and below them come first, and the bottom line comes last.
+        lines.lines().skip(begin).try_for_each(|line| writeln!(out, "{line}"))?;
+        // All portions have the widths of the first one, which its bottom line shows.
+        constraints = bottom
+            .trim_matches('+')
+            .split('+')
+            .map(|line| ColumnConstraint::Absolute(Width::Fixed(u16::try_from(line.len()).unwrap_or(u16::MAX))))
+            .collect();
+        (begin, end) = (3, bottom.to_owned());
     }
-    Ok(())
 }
 
 /// A table of some rows, with the width of each column.
-fn layout(view: &View<'_>, rows: &[Vec<&Cell>], options: &OutputOptions, widths: &[ColumnConstraint]) -> Table {
+fn layout(view: &View, rows: &[Row], options: &OutputOptions, widths: &[ColumnConstraint], first: &Row) -> Table {
     let mut table = Table::new();
     table.load_preset(BORDERS);
     match options.width {
@@ -356,7 +383,7 @@ fn layout(view: &View<'_>, rows: &[Vec<&Cell>], options: &OutputOptions, widths:
     for (place, width) in widths.iter().enumerate() {
         let Some(column) = table.column_mut(place) else { continue };
         column.set_constraint(*width);
-        if view.is_numeric(place) {
+        if matches!(first.get(place), Some(Cell::Integer(_))) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -378,7 +405,7 @@ fn tint(title: &str, word: &str) -> Option<(Color, AnsiColor)> {
 }
 
 /// CSV as Python's `csv` writes it for cliff: the escape character is the backslash, which is escaped too.
-fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Result<()> {
+fn write_csv(out: &mut dyn io::Write, view: &View, quote: Quote) -> io::Result<()> {
     let text = |text: &str| {
         let inner = text.replace('\\', "\\\\");
         match quote {
@@ -390,8 +417,8 @@ fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Resu
     };
     let titles: Vec<String> = view.titles.iter().map(|title| text(title)).collect();
     writeln!(out, "{}", titles.join(","))?;
-    for row in &view.rows {
-        let cells: Vec<String> = row
+    for row in view.rows() {
+        let cells: Vec<String> = row?
             .iter()
             .map(|cell| match cell {
                 Cell::Null => text(""),
@@ -405,9 +432,9 @@ fn write_csv(out: &mut dyn io::Write, view: &View<'_>, quote: Quote) -> io::Resu
     Ok(())
 }
 
-fn write_values(out: &mut dyn io::Write, view: &View<'_>) -> io::Result<()> {
-    for row in &view.rows {
-        let cells: Vec<String> = row.iter().map(|cell| cell.shown()).collect();
+fn write_values(out: &mut dyn io::Write, view: &View) -> io::Result<()> {
+    for row in view.rows() {
+        let cells: Vec<String> = row?.iter().map(Cell::shown).collect();
         writeln!(out, "{}", cells.join(" "))?;
     }
     Ok(())
@@ -419,15 +446,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn grid() -> Grid {
-        Grid {
-            columns: vec!["ID", "Name", "Age", "Project ID", "Verdict"],
-            rows: vec![
-                vec!["b1".into(), "nightly".into(), 7200_i64.into(), Cell::Null, "stuck".into()],
-                vec!["b2".into(), "\u{1b}[2J=1\n".into(), 900_i64.into(), "p2".into(), "recent".into()],
-                vec!["b3".into(), "=HYPERLINK(\"x\")".into(), Cell::Null, "p1".into(), "stuck".into()],
-            ],
-        }
+    fn grid() -> io::Result<Grid> {
+        let rows = [
+            vec!["b1".into(), "nightly".into(), 7200_i64.into(), Cell::Null, "stuck".into()],
+            vec!["b2".into(), "\u{1b}[2J=1\n".into(), 900_i64.into(), "p2".into(), "recent".into()],
+            vec!["b3".into(), "=HYPERLINK(\"x\")".into(), Cell::Null, "p1".into(), "stuck".into()],
+        ];
+        Grid::of(&["ID", "Name", "Age", "Project ID", "Verdict"], rows)
     }
 
     fn document() -> Value {
@@ -451,13 +476,13 @@ mod tests {
     #[test]
     fn a_long_table_looks_as_if_it_was_laid_out_at_once() {
         let rows: Vec<Vec<Cell>> = (0..2 * PORTION + 7).map(|number| vec![number.into(), "x".repeat(number % 50).into()]).collect();
-        let grid = Grid { columns: vec!["Number", "Text"], rows };
+        let grid = || Grid::of(&["Number", "Text"], rows.clone());
         for width in [None, Some(200)] {
             let mut out = Vec::new();
-            write(&mut out, &json!({}), "rows", || grid.clone(), &OutputOptions { width, ..OutputOptions::default() }).unwrap();
+            write(&mut out, &json!({}), "rows", grid, &OutputOptions { width, ..OutputOptions::default() }).unwrap();
             let text = String::from_utf8(out).unwrap();
             let border = format!("+--------+-{}-+", "-".repeat(49));
-            let expected = grid.rows.iter().map(|row| format!("| {:>6} | {:<49} |", row[0].shown(), row[1].shown()));
+            let expected = rows.iter().map(|row| format!("| {:>6} | {:<49} |", row[0].shown(), row[1].shown()));
             let expected =
                 [border.clone(), format!("| Number | {:<49} |", "Text"), border.clone()].into_iter().chain(expected).chain([border]);
             assert!(text.lines().eq(expected), "{text:.2000}");
@@ -488,10 +513,10 @@ mod tests {
     #[test]
     fn a_table_cuts_a_cell_that_nobody_could_read() {
         for (long, shown) in [("x".repeat(100_000), "x".repeat(1_000)), ("\u{202e}".repeat(1_000), r"\u{202e}".repeat(125))] {
-            let grid = Grid { columns: vec!["ID", "Name"], rows: vec![vec!["b1".into(), long.as_str().into()]] };
+            let grid = || Grid::of(&["ID", "Name"], [vec!["b1".into(), long.as_str().into()]]);
             let written = |options: &OutputOptions| {
                 let mut out = Vec::new();
-                write(&mut out, &json!({}), "rows", || grid.clone(), options).unwrap();
+                write(&mut out, &json!({}), "rows", grid, options).unwrap();
                 String::from_utf8(out).unwrap()
             };
             assert!(written(&OutputOptions::default()).contains(&format!("| {shown}… |")));
@@ -520,13 +545,11 @@ mod tests {
     #[test]
     fn a_table_without_rows_is_an_empty_line() {
         let mut out = Vec::new();
-        let empty = Grid { rows: Vec::new(), ..grid() };
-        write(&mut out, &document(), "findings", || empty.clone(), &OutputOptions::default()).unwrap();
+        let empty = || Grid::of(&["ID", "Name"], []);
+        write(&mut out, &document(), "findings", empty, &OutputOptions::default()).unwrap();
         assert_eq!(out, b"\n");
         out.clear();
-        let empty = Grid { columns: vec!["ID", "Name"], rows: Vec::new() };
-        write(&mut out, &document(), "findings", || empty.clone(), &OutputOptions { print_empty: true, ..OutputOptions::default() })
-            .unwrap();
+        write(&mut out, &document(), "findings", empty, &OutputOptions { print_empty: true, ..OutputOptions::default() }).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "+----+------+\n| ID | Name |\n+----+------+\n+----+------+\n");
     }
 
@@ -551,11 +574,10 @@ mod tests {
     #[test]
     fn quotes_stand_where_they_are_asked_for() {
         let document = json!({});
-        let grid = Grid { columns: vec!["A", "B", "C"], rows: vec![vec!["x, \"y\" \\".into(), 7_i64.into(), Cell::Null]] };
+        let grid = || Grid::of(&["A", "B", "C"], [vec!["x, \"y\" \\".into(), 7_i64.into(), Cell::Null]]);
         let quoted = |quote| {
             let mut out = Vec::new();
-            write(&mut out, &document, "", || grid.clone(), &OutputOptions { format: Format::Csv, quote, ..OutputOptions::default() })
-                .unwrap();
+            write(&mut out, &document, "", grid, &OutputOptions { format: Format::Csv, quote, ..OutputOptions::default() }).unwrap();
             String::from_utf8(out).unwrap().lines().last().unwrap().to_owned()
         };
         assert_eq!(quoted(Quote::All), r#""x, ""y"" \\","7","""#);

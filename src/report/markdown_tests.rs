@@ -85,7 +85,7 @@ fn report(name: &str, policy: &Policy) -> String {
         reason: Some(name),
         ticket: None,
         follow_up: &|unit| unit.follow_up.clone(),
-        skipped: vec![&uncertain, &recent],
+        skipped: &Spool::of([uncertain, recent]).unwrap(),
         apply: vec!["cinder-backup-repair apply plan.json".into()],
         verify: Vec::new(),
         undo: vec!["cinder-backup-repair undo RUN".into()],

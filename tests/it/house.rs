@@ -25,7 +25,7 @@ pub(crate) const SEES: &[(&str, &[&str])] = &[
     ("scan", &["domain", "db"]),
     ("verify", &["domain", "format", "parallel", "storage"]),
     ("apply", &["backoff", "parallel", "plan", "audit", "scan", "spool", "db", "domain"]),
-    ("report", &["domain", "plan", "db"]),
+    ("report", &["domain", "plan", "spool", "db"]),
     (
         "workflow",
         &[

@@ -136,26 +136,22 @@ fn state(summary: &RunSummary) -> String {
 
 fn list(context: &Context<'_>, path: &Path) -> Result<Exit> {
     let found = runs(path)?;
-    let rows = found
-        .runs
-        .iter()
-        .map(|summary| {
-            let who = &summary.begin.who;
-            let user = who.sudo_user.as_ref().or(who.login_user.as_ref()).or(who.user.as_ref());
-            vec![
-                summary.run.as_str().into(),
-                summary.at.as_str().into(),
-                summary.begin.command.as_str().into(),
-                user.map(String::as_str).into(),
-                summary.begin.database.location.as_deref().into(),
-                sentences::tally(&summary.tally).into(),
-                state(summary).into(),
-                summary.begin.ticket.as_deref().into(),
-                summary.begin.reason.as_deref().into(),
-            ]
-        })
-        .collect();
-    let grid = Grid { columns: vec!["Run", "At", "Command", "User", "Database", "Units", "State", "Ticket", "Reason"], rows };
+    let rows = found.runs.iter().map(|summary| {
+        let who = &summary.begin.who;
+        let user = who.sudo_user.as_ref().or(who.login_user.as_ref()).or(who.user.as_ref());
+        vec![
+            summary.run.as_str().into(),
+            summary.at.as_str().into(),
+            summary.begin.command.as_str().into(),
+            user.map(String::as_str).into(),
+            summary.begin.database.location.as_deref().into(),
+            sentences::tally(&summary.tally).into(),
+            state(summary).into(),
+            summary.begin.ticket.as_deref().into(),
+            summary.begin.reason.as_deref().into(),
+        ]
+    });
+    let columns = ["Run", "At", "Command", "User", "Database", "Units", "State", "Ticket", "Reason"];
     let list: Vec<serde_json::Value> = found
         .runs
         .iter()
@@ -167,7 +163,7 @@ fn list(context: &Context<'_>, path: &Path) -> Result<Exit> {
         })
         .collect();
     let document = json!({ "schema": "cinder-backup-repair/history", "schema_version": 1, "audit_log": shown(path), "runs": list });
-    context.ui.result(&document, "runs", || grid)?;
+    context.ui.result(&document, "runs", || Grid::of(&columns, rows))?;
     if let Some(damage) = found.damage {
         return Err(damage.into());
     }
@@ -201,7 +197,6 @@ fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
         }
     }
     let tally = records.tally();
-    let grid = Grid { columns: vec!["Unit", "Outcome", "Table", "ID", "Column", "Before", "After", "Evidence"], rows };
     let document = Run {
         schema: "cinder-backup-repair/run",
         schema_version: 1,
@@ -215,7 +210,8 @@ fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
     if context.ui.is_table() {
         print_head(context, &records)?;
     }
-    context.ui.result(&document, "units", || grid)?;
+    let columns = ["Unit", "Outcome", "Table", "ID", "Column", "Before", "After", "Evidence"];
+    context.ui.result(&document, "units", || Grid::of(&columns, rows))?;
     if tally.not_begun > 0 {
         let were = if tally.not_begun == 1 { "was" } else { "were" };
         context.ui.say(format!("{} {were} not begun.", count(tally.not_begun, "unit")));
@@ -246,14 +242,10 @@ fn print_head(context: &Context<'_>, records: &RunRecords) -> Result<()> {
 /// Checks the log, and says what its last record is if nothing is wrong.
 fn check(context: &Context<'_>, path: &Path, expected: Option<&str>) -> Result<(Exit, Head)> {
     let report = verify(path, expected)?;
-    let rows = report
-        .problems
-        .iter()
-        .map(|problem| {
-            let line = i64::try_from(problem.line).unwrap_or(i64::MAX);
-            vec![Cell::Integer(line), problem.kind.code().into(), problem.kind.to_string().into()]
-        })
-        .collect();
+    let rows = report.problems.iter().map(|problem| {
+        let line = i64::try_from(problem.line).unwrap_or(i64::MAX);
+        vec![Cell::Integer(line), problem.kind.code().into(), problem.kind.to_string().into()]
+    });
     let problems: Vec<serde_json::Value> = report
         .problems
         .iter()
@@ -265,7 +257,7 @@ fn check(context: &Context<'_>, path: &Path, expected: Option<&str>) -> Result<(
         "problem_count": report.problem_count, "problems": problems,
     });
     if !context.ui.is_table() || !report.problems.is_empty() {
-        context.ui.result(&document, "problems", || Grid { columns: vec!["Line", "Code", "Problem"], rows })?;
+        context.ui.result(&document, "problems", || Grid::of(&["Line", "Code", "Problem"], rows))?;
     }
     let (shown, problems) = (path.display(), count(report.problem_count, "problem"));
     if report.anchor == Some(Anchor::Missing) {

@@ -37,8 +37,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let ui = context.ui;
     let selection = args.proposal.selection()?;
     let kinds = args.report.iter().map(|path| reports::Kind::of(path)).collect::<std::result::Result<Vec<_>, _>>().map_err(Error::usage)?;
-    let no_units = view::units(&Spool::default())?;
-    ui.check_columns(|| no_units)?;
+    ui.check_columns(|| view::units(&Spool::default()))?;
     let key = context.signing_key(args.sign_key.as_deref())?;
     // A file that cannot be created is reported before a check that may take hours. It is removed again, so that a kill leaves no empty
     // file behind.
@@ -47,8 +46,9 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let wanted = args.proposal.wanted(context, selection, &database)?;
     let mut proposal = propose(context, &mut database, &wanted, &args.proposal.checks)?;
     proposal.plan.signature = key.as_ref().map(|key| key.sign(&proposal.plan.sha256));
-    let ProposedPlan { plan, scan, refused, skipped, .. } = &mut proposal;
+    let ProposedPlan { plan, scan, others, refused, skipped, .. } = &mut proposal;
     for refusal in refused.iter() {
+        let refusal = refusal?;
         ui.warn(format!("not in the plan: {}: {}", refusal.id, refusal.reason));
     }
     let same_places = context.same_places(&database);
@@ -64,7 +64,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     }
     for kind in kinds {
         let (engine, record, plan_file) = (database.session.server().engine, &context.global.record, args.out.as_deref());
-        let material = Material { plan, scan, engine, record, plan_file, same_places: &same_places };
+        let material = Material { plan, scan, others, engine, record, plan_file, same_places: &same_places };
         files.fill(|file| reports::write(kind, file, material))?;
     }
     files.keep();
@@ -72,8 +72,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     if ui.is_stream() {
         ui.written(plan.write_stream(ui.stream(), signer(key.as_ref())).map(drop))?;
     } else {
-        let grid = ui.grid(|| view::units(&plan.units))?;
-        ui.result(plan, "units", || grid)?;
+        ui.result(plan, "units", || view::units(&plan.units))?;
     }
     if ui.is_table() {
         let (summary, units) = (sentences::scan(&scan.document, &wanted.selection), count(plan.units.len(), "unit"));
@@ -88,7 +87,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
             None => ui.say("The plan was not saved; --out FILE saves it."),
         }
     }
-    sentences::say_skipped(ui, skipped);
+    sentences::say_skipped(ui, skipped)?;
     Ok(if !refused.is_empty() {
         // Like a repair that refuses something.
         Exit::Partial

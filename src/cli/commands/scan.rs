@@ -73,7 +73,7 @@ fn stream(context: &Context<'_>, args: &ScanArgs, database: &mut Database, wante
 
 /// Says why named backups have no finding. Otherwise they would seem to be in order only because they are not stuck.
 fn say_passed_over(ui: &Ui, scan: &Scan, found: &HashSet<String>) {
-    for Refused { id, reason, .. } in passed_over(scan, found) {
+    for Refused { id, reason, .. } in passed_over(scan, &|id| found.contains(id)) {
         ui.say(format!("{id}: {reason}"));
     }
 }
