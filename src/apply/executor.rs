@@ -132,7 +132,8 @@ impl<'a> Executor<'a> {
             let unit = unit.map_err(Failure::Spool)?;
             hosts.add(&unit);
             guard.add(&unit);
-            shared.add(&UnitRows::of(&unit, plan, self.census, self.schema.columns));
+            let rows = UnitRows::of(&unit, plan, self.census, self.schema.columns);
+            shared.add(rows.all().chain(rows.parent()));
         }
         run.state = RunState::new(shared, guard);
         Ok(hosts.hosts)

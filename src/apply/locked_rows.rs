@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::unit_rows::UnitRows;
 use super::written::{Overlay, Written};
 use crate::db::{Access, DbError};
-use crate::domain::decide::{self, BackupCase, Children};
+use crate::domain::decide::{self, BackupCase, Children, Peer};
 use crate::domain::id::{key, same};
 use crate::domain::status::{NO_VOLUME, RESTORING, is_active};
 use crate::domain::{Attachment, Backup, ColumnSet, Evidence, Image, Moved, Snapshot, Table, Value, Volume};
@@ -131,8 +131,9 @@ pub struct LockedFacts<'a> {
 }
 
 impl LockedFacts<'_> {
-    fn active_backups(&self, uses: impl Fn(&Backup) -> bool) -> Vec<&Backup> {
-        self.rows.backups.values().filter(|backup| is_active(backup.status.as_deref()) && uses(backup)).collect()
+    fn active_backups(&self, uses: impl Fn(&Backup) -> bool) -> Vec<Peer> {
+        let active = self.rows.backups.values().filter(|backup| is_active(backup.status.as_deref()) && uses(backup));
+        active.map(|backup| self.census.peer(backup.clone())).collect()
     }
 
     /// The unit's backup. If this run itself has written its row, as the parent of another backup, it is taken as the plan saw it: that
@@ -153,20 +154,16 @@ impl LockedFacts<'_> {
 }
 
 impl ActiveBackups for LockedFacts<'_> {
-    fn of_volume(&self, id: &str) -> Vec<&Backup> {
+    fn of_volume(&self, id: &str) -> Vec<Peer> {
         self.active_backups(|backup| volumes_of(backup).any(|volume| same(volume, id)))
     }
 
-    fn of_snapshot(&self, id: &str) -> Vec<&Backup> {
+    fn of_snapshot(&self, id: &str) -> Vec<Peer> {
         self.active_backups(|backup| backup.snapshot_id.as_deref().is_some_and(|snapshot| same(snapshot, id)))
     }
 
-    fn restoring(&self) -> Vec<&Backup> {
+    fn restoring(&self) -> Vec<Peer> {
         self.active_backups(|backup| backup.status.as_deref() == Some(RESTORING))
-    }
-
-    fn holds_volume(&self, backup: &Backup) -> bool {
-        self.census.holds_volume(backup)
     }
 }
 
@@ -203,7 +200,7 @@ impl Facts for LockedFacts<'_> {
         self.written.children(self.census, parent)
     }
 
-    fn is_repaired_before(&self, _: &Backup) -> bool {
+    fn is_repaired_before(&self, _: &Peer) -> bool {
         false
     }
 

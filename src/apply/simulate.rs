@@ -5,16 +5,18 @@
 //! same is worked out beforehand: rows are as the units before leave them, and counters are counted from there.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use super::reconcile::intended;
 use super::writes::statements;
-use super::written::Written;
+use super::written::{SharedRows, Written};
 use crate::audit::record::StatementText;
 use crate::db::Engine;
 use crate::domain::status::{AVAILABLE, RESTORING};
 use crate::domain::{Change, ColumnSet, FindingKind, Image, Table, Value};
 use crate::plan::Unit;
 use crate::scan::Census;
+use crate::spool::Spool;
 
 /// What becomes of a unit after those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,17 +42,18 @@ pub struct SimulatedUnit {
     pub written: BTreeSet<(Table, String)>,
 }
 
-/// Returns a function that simulates the units of a repair. It must be called with each unit in the order of the plan. `census` is the one
-/// that the plan was made with.
-pub fn simulate<'c>(census: &'c Census) -> impl FnMut(&Unit) -> SimulatedUnit + 'c {
-    let mut run = Written::default();
-    move |unit| {
-        let simulated = next(unit, &run, census);
+/// Simulates the units of a repair, in the order of the plan. `census` is the one that the plan was made with. Keeps only rows that more
+/// than one unit needs.
+pub fn simulate(units: &Spool<Unit>, census: &Census) -> io::Result<impl Iterator<Item = io::Result<(SimulatedUnit, Unit)>>> {
+    let mut run = Written::of_shared(SharedRows::of_images(units)?);
+    Ok(units.iter().map(move |unit| {
+        let unit = unit?;
+        let simulated = next(&unit, &run, census);
         if simulated.outcome == SimulatedOutcome::Runs {
             run.record(&simulated.before, &intended(&simulated.before, &simulated.changes));
         }
-        simulated
-    }
+        Ok((simulated, unit))
+    }))
 }
 
 fn next(unit: &Unit, run: &Written, census: &Census) -> SimulatedUnit {

@@ -8,13 +8,13 @@ use std::collections::{HashMap, HashSet};
 
 use jiff::civil::DateTime;
 
-use crate::db::DbError;
+use crate::db::{DbError, ID_BATCH};
 use crate::domain::id::key;
 use crate::domain::status::{AVAILABLE, CREATING, ERROR};
 use crate::domain::time::{parse, seconds_between};
 use crate::domain::{Backup, Change, ColumnSet, Table, digest};
 use crate::plan::{Plan, Purpose, Unit};
-use crate::scan::{Reader, ReferenceColumn, References};
+use crate::scan::{CompactIds, Reader, ReferenceColumn, References};
 
 /// How far the clock of an API host may be behind if the backup was `creating`: Cinder starts no increment on such a backup, so none should
 /// be older than the run.
@@ -27,8 +27,9 @@ pub type NewIncrements = HashMap<String, String>;
 #[derive(Debug, Default)]
 pub struct UndoGuard {
     is_undo: bool,
-    /// The backups that lose `available`, by the [`key`]s of their ids.
-    backups: HashMap<String, Losing>,
+    /// The backups that lose `available`, by the numbers of the [`key`]s of their ids.
+    backups: HashMap<u128, Losing>,
+    ids: CompactIds,
     /// The backups that the undo restores, as short digests of their ids: they are older than the run.
     restored: HashSet<u128>,
     /// When the run wrote a backup, by the database's clock and by the short digest of its id.
@@ -39,7 +40,8 @@ pub struct UndoGuard {
 /// A backup that loses `available`.
 #[derive(Debug)]
 struct Losing {
-    id: String,
+    /// The number of its id.
+    id: u128,
     /// Whether the undo takes it back to `creating`.
     to_creating: bool,
 }
@@ -58,7 +60,7 @@ impl UndoGuard {
         self.restored.insert(digest::short(&[&unit.id]));
         for change in unit.changes.iter().filter(|change| takes_back(change)) {
             let to_creating = change.to.as_text() == Some(CREATING);
-            self.backups.insert(key(&change.id).into_owned(), Losing { id: change.id.clone(), to_creating });
+            self.backups.insert(CompactIds::number(&key(&change.id)), Losing { id: self.ids.add(&change.id), to_creating });
         }
         for row in unit.before.iter().filter(|row| row.table == Table::Backups) {
             if let Some(at) = row.value("updated_at").as_text().and_then(parse) {
@@ -74,21 +76,25 @@ impl UndoGuard {
         if self.backups.is_empty() {
             return Ok(NewIncrements::new());
         }
+        let ids = || self.backups.values().map(|backup| self.ids.id(backup.id));
         let mut references = References::default();
-        self.backups.keys().for_each(|id| references.want(ReferenceColumn::Parent, id));
-        let increments = references.read(reader)?.backups_with(ReferenceColumn::Parent, self.backups.keys());
+        ids().for_each(|id| references.want(ReferenceColumn::Parent, &id));
+        references.read(reader)?;
         let mut found = NewIncrements::new();
-        for child in reader.backups(&increments)? {
-            let Some(backup) = child.parent_id.as_deref().and_then(|parent| self.backups.get(key(parent).as_ref())) else { continue };
-            if !self.restored.contains(&digest::short(&[&child.id])) && self.may_be_new(&child, backup) {
-                let why = format!(
-                    "increment {} (created_at {}) may have been started on backup {} since the run made it available, and would lose its \
-                     parent; delete the increment first",
-                    child.id,
-                    child.created_at.as_deref().unwrap_or("NULL"),
-                    backup.id
-                );
-                found.entry(backup.id.clone()).or_insert(why);
+        for increments in references.backups_with(ReferenceColumn::Parent, ids()).chunks(ID_BATCH) {
+            for child in reader.backups(increments)? {
+                let parent = child.parent_id.as_deref().map(|parent| CompactIds::number(&key(parent)));
+                let Some(backup) = parent.and_then(|parent| self.backups.get(&parent)) else { continue };
+                let id = self.ids.id(backup.id);
+                if !self.restored.contains(&digest::short(&[&child.id])) && self.may_be_new(&child, &id, backup.to_creating) {
+                    let why = format!(
+                        "increment {} (created_at {}) may have been started on backup {id} since the run made it available, and would lose \
+                         its parent; delete the increment first",
+                        child.id,
+                        child.created_at.as_deref().unwrap_or("NULL"),
+                    );
+                    found.entry(id).or_insert(why);
+                }
             }
         }
         Ok(found)
@@ -96,11 +102,11 @@ impl UndoGuard {
 
     /// Whether a child may have begun after the run. Compares its `created_at`, from the clock of an API host, with the time at which the
     /// run wrote, from the database's clock. If a time is missing or invalid, the child counts as new.
-    fn may_be_new(&self, child: &Backup, parent: &Losing) -> bool {
+    fn may_be_new(&self, child: &Backup, parent: &str, to_creating: bool) -> bool {
         // An increment in error does not need its parent.
-        let unlikely = parent.to_creating && child.status.as_deref() != Some(ERROR);
+        let unlikely = to_creating && child.status.as_deref() != Some(ERROR);
         let late = if unlikely { self.down_time.max(LATE_CLOCK) } else { self.down_time };
-        let available_since = self.written.get(&digest::short(&[&parent.id])).copied();
+        let available_since = self.written.get(&digest::short(&[parent])).copied();
         let Some((since, begun)) = available_since.zip(child.created_at.as_deref().and_then(parse)) else { return true };
         seconds_between(since, begun) >= -late
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::domain::decide::Peer;
 use crate::domain::status::NO_VOLUME;
 use crate::domain::{Backup, ColumnSet, FindingKind, Table, Volume};
 use crate::plan::{Plan, Unit};
@@ -32,7 +33,7 @@ impl UnitRows {
             snapshots: ids_of(Table::Snapshots).collect(),
             ..Self::default()
         };
-        let ids = |backups: Vec<&Backup>| -> Vec<String> { backups.into_iter().map(|backup| backup.id.clone()).collect() };
+        let ids = |backups: Vec<Peer>| backups.into_iter().map(|backup| backup.id);
         match unit.kind {
             FindingKind::Backup => {
                 if let Some(image) = unit.main_image() {
@@ -60,7 +61,7 @@ impl UnitRows {
         }
         let check = plan.check_of(unit);
         self.held.clone_from(&backup.volume_id);
-        self.backups.extend(peers(census, backup).into_iter().map(|peer| peer.id.clone()));
+        self.backups.extend(peers(census, backup).into_iter().map(|peer| peer.id));
         // The decision depends on the parent, even if the parent's row does not change.
         self.backups.extend(backup.parent_id.clone().filter(|_| may_become_available(check, &plan.policy)));
         // A check covers the backup and all its ancestors.

@@ -1,30 +1,47 @@
 //! What a run has written so far, as its sessions share it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::sync::RwLock;
 use std::sync::atomic::AtomicUsize;
 
 use super::undo_guard::UndoGuard;
-use super::unit_rows::UnitRows;
 use crate::domain::decide::Children;
 use crate::domain::id::key;
-use crate::domain::{Image, Table, digest};
+use crate::domain::{Image, Table};
+use crate::plan::Unit;
 use crate::scan::Census;
+use crate::spool::Spool;
 
 /// Rows that a run has written, as they are since.
 pub type Overlay = HashMap<(Table, String), Image>;
 
 /// The rows that more than one unit of a plan needs, so that a unit may find them as another one has left them.
+///
+/// Rows are known by hashes. If two have the same, a row is kept for nothing.
 #[derive(Debug, Default)]
 pub struct SharedRows {
-    seen: HashSet<u128>,
-    shared: HashSet<u128>,
+    seen: HashSet<u64>,
+    shared: HashSet<u64>,
 }
 
 impl SharedRows {
+    /// The rows that more than one of these units changes, or has as the parent of its backup.
+    pub fn of_images(units: &Spool<Unit>) -> io::Result<Self> {
+        let mut shared = Self::default();
+        for unit in units {
+            let unit = unit?;
+            let parent = unit.main_image().and_then(|image| image.value("parent_id").as_text());
+            let images = unit.before.iter().map(|image| (image.table, image.id.as_str()));
+            shared.add(images.chain(parent.map(|parent| (Table::Backups, parent))));
+        }
+        Ok(shared)
+    }
+
     /// Adds the rows that a unit needs.
-    pub fn add(&mut self, rows: &UnitRows) {
-        let rows: HashSet<u128> = rows.all().chain(rows.parent()).map(|(table, id)| row_number(table, id)).collect();
+    pub fn add<'r>(&mut self, rows: impl Iterator<Item = (Table, &'r str)>) {
+        let rows: BTreeSet<u64> = rows.map(|(table, id)| row_hash(table, id)).collect();
         for row in rows {
             if !self.seen.insert(row) {
                 self.shared.insert(row);
@@ -33,15 +50,17 @@ impl SharedRows {
     }
 }
 
-fn row_number(table: Table, id: &str) -> u128 {
-    digest::short(&[&table.to_string(), &key(id)])
+fn row_hash(table: Table, id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (table, key(id)).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a run has done so far.
 #[derive(Debug, Default)]
 pub struct Written {
     /// The rows that are kept, if not all.
-    shared: Option<HashSet<u128>>,
+    shared: Option<HashSet<u64>>,
     /// Rows that it has written, as they are since; in a dry run, those that it would have written, as they would be.
     pub rows: Overlay,
     /// By parent and child: the child's status before the run, as the census counted it, and since.
@@ -52,10 +71,15 @@ pub struct Written {
 type Statuses = (Option<String>, Option<String>);
 
 impl Written {
+    /// Keeps the shared rows only.
+    pub fn of_shared(shared: SharedRows) -> Self {
+        Self { shared: Some(shared.shared), ..Self::default() }
+    }
+
     /// Takes down what a unit has written.
     pub fn record(&mut self, before: &[Image], after: &[Image]) {
         let shared = self.shared.as_ref();
-        let is_kept = |table, id: &str| shared.is_none_or(|shared| shared.contains(&row_number(table, id)));
+        let is_kept = |table, id: &str| shared.is_none_or(|shared| shared.contains(&row_hash(table, id)));
         let status = |image: &Image| image.value("status").as_text().map(str::to_owned);
         for image in after.iter().filter(|image| image.table == Table::Backups) {
             let Some(parent) = image.value("parent_id").as_text().filter(|parent| is_kept(Table::Backups, parent)) else { continue };
@@ -96,7 +120,6 @@ pub struct RunState {
 
 impl RunState {
     pub fn new(shared: SharedRows, undo_guard: UndoGuard) -> Self {
-        let written = Written { shared: Some(shared.shared), ..Written::default() };
-        Self { written: RwLock::new(written), undo_guard, ..Self::default() }
+        Self { written: RwLock::new(Written::of_shared(shared)), undo_guard, ..Self::default() }
     }
 }

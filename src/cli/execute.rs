@@ -75,7 +75,7 @@ pub struct PlannedRun<'a> {
     pub command: &'static str,
     pub plan: Plan,
     pub execution: &'a ExecutionArgs,
-    pub refused: Vec<Refused>,
+    pub refused: Spool<Refused>,
     pub skipped: Skipped,
     /// The most units without a higher `--max-changes`.
     pub max_changes: Option<usize>,
@@ -99,10 +99,8 @@ impl PlannedRun<'_> {
     }
 
     /// Says what is left alone, and why; a person who was asked has seen each of it already.
-    fn say_skipped(&self, ui: &Ui) {
-        if !self.execution.asks() {
-            sentences::say_skipped(ui, &self.skipped);
-        }
+    fn say_skipped(&self, ui: &Ui) -> Result<()> {
+        if self.execution.asks() { Ok(()) } else { Ok(sentences::say_skipped(ui, &self.skipped)?) }
     }
 }
 
@@ -110,13 +108,14 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
     let PlannedRun { plan, execution, refused, .. } = planned;
     let ui = context.ui;
     for refusal in refused {
+        let refusal = refusal?;
         ui.warn(format!("refused {}: {}", refusal.id, refusal.reason));
     }
     require_database_of(database, plan)?;
     if plan.units.is_empty() {
         report(context, database, planned, &Run::default(), None)?;
         ui.say("Nothing to change.");
-        planned.say_skipped(ui);
+        planned.say_skipped(ui)?;
         return Ok(if refused.is_empty() { Exit::Done } else { Exit::Safety });
     }
     if let Some(most) = planned.max_changes.filter(|most| plan.units.len() > *most) {
@@ -153,7 +152,7 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
     let tally = run.tally;
     let planned_units = count(tally.planned, "unit");
     ui.say(format!("Dry run: {planned_units} would be changed in {}, nothing was written.", database.location));
-    planned.say_skipped(ui);
+    planned.say_skipped(ui)?;
     let bad = tally.changed + tally.refused + tally.failed;
     Ok(if bad > 0 || !planned.refused.is_empty() {
         Exit::Partial
@@ -183,7 +182,7 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
     if tally.applied > 0 && planned.command != "undo" {
         ui.say_command(format!("To undo it: cinder-backup-repair undo {}{same_places}", ended.id));
     }
-    planned.say_skipped(ui);
+    let printed = printed.and(planned.say_skipped(ui));
     let exit = judge(ui, &ended, &progress, &reconcile);
     let exit = if exit == Exit::Done && !planned.refused.is_empty() { Exit::Partial } else { exit };
     if let Err(error) = printed {

@@ -11,12 +11,13 @@ use crate::apply::{SimulatedOutcome, simulate};
 use crate::db::literal::literal;
 use crate::db::{Engine, task};
 use crate::domain::text::shell_word;
-use crate::domain::{Table, Value};
+use crate::domain::{Finding, Table, Value};
 use crate::plan::Plan;
 use crate::report::grid::{Format, Grid, OutputOptions};
 use crate::report::markdown::{PlanView, plan_report};
 use crate::report::script::{Kept, ScriptStatement, ScriptUnit, kept_time, sql_script};
 use crate::scan::Scan;
+use crate::spool::Spool;
 use crate::workflow::actor;
 
 /// The kinds of reports, by the file's ending.
@@ -31,6 +32,8 @@ pub enum Kind {
 pub struct Material<'a> {
     pub plan: &'a Plan,
     pub scan: &'a Scan,
+    /// The findings that are not in the plan.
+    pub others: &'a Spool<Finding>,
     pub engine: Engine,
     pub record: &'a RecordArgs,
     pub plan_file: Option<&'a Path>,
@@ -63,7 +66,7 @@ pub fn write(kind: Kind, out: &mut dyn Write, material: Material<'_>) -> io::Res
 }
 
 fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
-    let Material { plan, scan, record, plan_file, same_places: same, .. } = material;
+    let Material { plan, others, record, plan_file, same_places: same, .. } = material;
     let me = actor::current(None);
     let author = me.user.map(|user| format!("{user} on {}", me.host));
     let file = plan_file.map_or_else(|| "PLAN".to_owned(), |path| shell_word(path.display()));
@@ -74,7 +77,7 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
         reason: record.reason.as_deref(),
         ticket: record.ticket.as_deref(),
         follow_up: &|unit| follow_ups(&unit.follow_up, same),
-        skipped: scan.document.findings.iter().filter(|finding| !finding.is_actionable()).collect(),
+        skipped: others,
         commands: vec![
             ("Apply", vec![command(&format!("apply {file} --dry-run")), command(&format!("apply {file}"))]),
             ("Verify afterwards", vec![command("history list"), command("history reconcile")]),
@@ -86,29 +89,27 @@ fn markdown(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
 
 fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
     let Material { plan, scan, engine, .. } = material;
-    let mut simulate = simulate(&scan.census);
-    let simulated = plan.units.iter().map(|unit| unit.map(|unit| (simulate(&unit), unit))).collect::<io::Result<Vec<_>>>()?;
     // Rows that a later unit finds as an earlier one has left them.
-    let shared: BTreeMap<(Table, &str), usize> = simulated
-        .iter()
-        .flat_map(|(simulated, _)| &simulated.written)
-        .map(|(table, id)| (*table, id.as_str()))
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .zip(1..)
-        .collect();
-    let since = |table: Table, id: &str| kept_time(engine, shared.get(&(table, id)).copied().unwrap_or(0));
-    let units: Vec<ScriptUnit> = simulated
-        .iter()
-        .map(|(simulated, unit)| ScriptUnit {
+    let (mut applied, mut shared) = (0, BTreeSet::new());
+    for simulated in simulate(&plan.units, &scan.census)? {
+        let (simulated, _) = simulated?;
+        applied += usize::from(simulated.outcome == SimulatedOutcome::Runs);
+        shared.extend(simulated.written);
+    }
+    let shared: BTreeMap<(Table, String), usize> = shared.into_iter().zip(1..).collect();
+    let number = |table: Table, id: &str| shared.get(&(table, id.to_owned())).copied();
+    let since = |table: Table, id: &str| kept_time(engine, number(table, id).unwrap_or(0));
+    let units = simulate(&plan.units, &scan.census)?.map(|simulated| {
+        let (simulated, unit) = simulated?;
+        Ok(ScriptUnit {
             number: unit.number,
             title: format!("{} {} {:?}: {}", unit.kind, unit.id, unit.name.as_deref().unwrap_or(""), view::changes(&simulated.changes)),
             statements: simulated
                 .statements(plan.columns, engine, &since)
                 .into_iter()
                 .map(|((table, id), statement)| {
-                    let keep = shared.get(&(table, id)).map(|number| Kept {
-                        number: *number,
+                    let keep = number(table, id).map(|number| Kept {
+                        number,
                         table,
                         id: literal(&Value::from(id), engine).unwrap_or_else(|error| error.to_string()),
                     });
@@ -124,6 +125,6 @@ fn script(out: &mut dyn Write, material: Material<'_>) -> io::Result<()> {
                 }
             },
         })
-        .collect();
-    sql_script(out, engine, plan, &units)
+    });
+    sql_script(out, engine, plan, applied, units)
 }

@@ -29,8 +29,12 @@ pub fn write(out: impl io::Write, command: &str, document: &RunDocument<'_>) -> 
     for unit in document.units {
         writer.add(&json!({ "unit": unit? }))?;
     }
-    document.refused.iter().try_for_each(|refused| writer.add(&json!({ "refused": refused })))?;
-    document.left_alone.iter().try_for_each(|left| writer.add(&json!({ "left_alone": left })))?;
+    for refused in document.refused {
+        writer.add(&json!({ "refused": refused? }))?;
+    }
+    for left in document.left_alone {
+        writer.add(&json!({ "left_alone": left? }))?;
+    }
     for command in document.follow_up {
         writer.add(&json!({ "follow_up": command? }))?;
     }

@@ -1,6 +1,5 @@
 //! Sentences that sum up a result.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use super::Ui;
@@ -8,7 +7,7 @@ use crate::domain::text::count;
 use crate::domain::{Selection, Tally, Verdict};
 use crate::plan::Plan;
 use crate::scan::ScanDocument;
-use crate::workflow::Skipped;
+use crate::workflow::{LeftAlone, Skipped};
 
 /// A summary in words, and how much of it a limit shows. It covers only the selection.
 pub fn scan(document: &ScanDocument, selection: &Selection) -> String {
@@ -65,22 +64,21 @@ pub fn warn_of_quick(ui: &Ui, plan: &Plan) -> io::Result<()> {
 }
 
 /// Says what is left alone; with `-vv` each row with all of its evidence.
-pub fn say_skipped(ui: &Ui, all: &Skipped) {
-    let Some(sentence) = skipped(all) else { return };
+pub fn say_skipped(ui: &Ui, all: &Skipped) -> io::Result<()> {
+    let Some(sentence) = skipped(all) else { return Ok(()) };
     ui.say(sentence);
-    for left in all.left_alone.iter().filter(|_| ui.verbose > 1) {
-        let (kind, name, why) = (left.kind, left.name.as_deref().unwrap_or(""), left.evidence.join("; "));
-        ui.say(format!("  {kind} {} {name:?} is {}: {why}", left.id, left.verdict));
+    if ui.verbose > 1 {
+        for (left, evidence) in all.left_alone.iter().zip(&all.evidence) {
+            let LeftAlone { kind, id, name, verdict, .. } = left?;
+            ui.say(format!("  {kind} {id} {:?} is {verdict}: {}", name.as_deref().unwrap_or(""), evidence?.join("; ")));
+        }
     }
+    Ok(())
 }
 
 /// What is left alone in one sentence, with what can be done; `None` if nothing is.
 fn skipped(skipped: &Skipped) -> Option<String> {
-    let mut numbers: BTreeMap<Verdict, usize> = BTreeMap::new();
-    for left in &skipped.left_alone {
-        *numbers.entry(left.verdict).or_default() += 1;
-    }
-    let mut parts: Vec<String> = numbers.into_iter().map(|(verdict, number)| format!("{number} {}", because(verdict))).collect();
+    let mut parts: Vec<String> = skipped.verdicts.iter().map(|(verdict, number)| format!("{number} {}", because(*verdict))).collect();
     if skipped.left_out > 0 {
         parts.push(format!("{} more beyond --limit", skipped.left_out));
     }
@@ -104,22 +102,11 @@ fn because(verdict: Verdict) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::FindingKind;
-    use crate::workflow::LeftAlone;
 
     #[test]
     fn each_verdict_is_counted_once_with_what_would_help() {
-        let left = |verdict| LeftAlone {
-            kind: FindingKind::Backup,
-            id: "b".into(),
-            name: None,
-            status: Some("creating".into()),
-            verdict,
-            reason: String::new(),
-            evidence: Vec::new(),
-        };
         assert_eq!(skipped(&Skipped::default()), None);
-        let all = Skipped { left_alone: [Verdict::Recent, Verdict::Uncertain, Verdict::Recent].map(left).into(), left_out: 3 };
+        let all = Skipped { verdicts: [(Verdict::Recent, 2), (Verdict::Uncertain, 1)].into(), left_out: 3, ..Skipped::default() };
         insta::assert_snapshot!(skipped(&all).unwrap_or_default(), @"Skipped: 1 uncertain (a service may still work on it: --check deep makes completely written backups available, --assume-dead HOST asserts that the service is down); 2 recent (younger than --older-than; wait); 3 more beyond --limit.");
     }
 }

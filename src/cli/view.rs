@@ -103,9 +103,9 @@ pub struct RunDocument<'a> {
     pub database: &'a DatabaseInfo,
     pub units: &'a Spool<UnitResult>,
     /// What was asked for by name and refused before there was a plan.
-    pub refused: &'a [Refused],
+    pub refused: &'a Spool<Refused>,
     /// What else was found, and why nothing was done about it.
-    pub left_alone: &'a [LeftAlone],
+    pub left_alone: &'a Spool<LeftAlone>,
     /// How many findings `--limit` left out; they are in none of these lists.
     pub left_out: usize,
     /// What a dry run found that the account may not do and a repair has to: the GRANTs that it lacks.

@@ -1,13 +1,15 @@
 //! A plan as Markdown for a change ticket: the changes, their reasons, the state that they require, and the commands to undo them.
 //!
-//! Uses tables as in GitHub and GitLab, and is readable as plain text. May use `domain`, `plan` and `report::safe` only.
+//! Uses tables as in GitHub and GitLab, and is readable as plain text. May use `domain`, `plan`, `spool` and `report::safe` only.
 
+use std::collections::HashSet;
 use std::io;
 
 use super::safe::{markdown, markdown_code, terminal};
 use crate::domain::text::count;
-use crate::domain::{AssumeDead, Change, Evidence, Finding, Policy, Value};
+use crate::domain::{AssumeDead, Change, Evidence, Finding, Policy, Value, digest};
 use crate::plan::{Plan, Unit};
+use crate::spool::Spool;
 
 /// A plan, and everything else that its report shows. All text may be hostile.
 pub struct PlanView<'a> {
@@ -19,7 +21,7 @@ pub struct PlanView<'a> {
     /// The commands of a unit to run once the API is back.
     pub follow_up: &'a dyn Fn(&Unit) -> Vec<String>,
     /// The findings that are skipped.
-    pub skipped: Vec<&'a Finding>,
+    pub skipped: &'a Spool<Finding>,
     /// The commands that apply the plan, verify the result and undo it, each list with its heading.
     pub commands: Vec<(&'static str, Vec<String>)>,
 }
@@ -31,7 +33,7 @@ pub fn plan_report(out: &mut dyn io::Write, view: &PlanView<'_>) -> io::Result<(
     write_facts(out, view)?;
     write_policy(out, &view.plan.policy)?;
     write_units(out, view)?;
-    write_skipped(out, &view.skipped)?;
+    write_skipped(out, view.skipped)?;
     write_commands(out, view)
 }
 
@@ -174,13 +176,15 @@ fn write_unit(out: &mut dyn io::Write, unit: &Unit, follow_up: &[String]) -> io:
     Ok(())
 }
 
-fn write_skipped(out: &mut dyn io::Write, skipped: &[&Finding]) -> io::Result<()> {
+fn write_skipped(out: &mut dyn io::Write, skipped: &Spool<Finding>) -> io::Result<()> {
     if skipped.is_empty() {
         return Ok(());
     }
     writeln!(out, "## What is skipped, and why\n")?;
     writeln!(out, "| Verdict | Kind | ID | Name | Status | Host | Why |\n|---|---|---|---|---|---|---|")?;
+    let (mut follow_up, mut said): (Vec<String>, HashSet<u128>) = (Vec::new(), HashSet::new());
     for finding in skipped {
+        let finding = finding?;
         let refusal = finding.refusal.as_deref().map(markdown);
         let reasons = refusal.into_iter().chain((!finding.evidence.is_empty()).then(|| reasons(&finding.evidence)));
         writeln!(
@@ -194,14 +198,9 @@ fn write_skipped(out: &mut dyn io::Write, skipped: &[&Finding]) -> io::Result<()
             optional(finding.host.as_deref()),
             reasons.collect::<Vec<_>>().join("; "),
         )?;
+        follow_up.extend(finding.follow_up.into_iter().filter(|command| said.insert(digest::short(&[command]))));
     }
     writeln!(out)?;
-    let mut follow_up: Vec<String> = Vec::new();
-    for command in skipped.iter().flat_map(|finding| &finding.follow_up) {
-        if !follow_up.contains(command) {
-            follow_up.push(command.clone());
-        }
-    }
     if !follow_up.is_empty() {
         writeln!(out, "For these, once the API is back:\n")?;
         write_code(out, &follow_up)?;

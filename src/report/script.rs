@@ -80,11 +80,19 @@ fn keep_time(engine: Engine, kept: &Kept) -> String {
     }
 }
 
-/// Writes the script of a plan.
-pub fn sql_script(out: &mut dyn io::Write, engine: Engine, plan: &Plan, units: &[ScriptUnit]) -> io::Result<()> {
-    write_header(out, engine, plan, units)?;
+/// Writes the script of a plan, of whose units it applies so many.
+pub fn sql_script(
+    out: &mut dyn io::Write,
+    engine: Engine,
+    plan: &Plan,
+    applied: usize,
+    units: impl IntoIterator<Item = io::Result<ScriptUnit>>,
+) -> io::Result<()> {
+    let applied = count(applied, "unit");
+    write_header(out, engine, plan, &applied)?;
     writeln!(out, "\n{}", prologue(engine))?;
     for unit in units {
+        let unit = &unit?;
         writeln!(out)?;
         comment(out, &format!("Unit {}: {}", unit.number, unit.title))?;
         for line in &unit.evidence {
@@ -101,7 +109,7 @@ pub fn sql_script(out: &mut dyn io::Write, engine: Engine, plan: &Plan, units: &
         }
     }
     writeln!(out)?;
-    comment(out, &format!("End of the script: {}. If no error was shown, all are committed.", applied(units)))
+    comment(out, &format!("End of the script: {applied}. If no error was shown, all are committed."))
 }
 
 /// The session settings, and the statements by which a failed guard stops the script.
@@ -113,7 +121,7 @@ fn prologue(engine: Engine) -> &'static str {
     }
 }
 
-fn write_header(out: &mut dyn io::Write, engine: Engine, plan: &Plan, units: &[ScriptUnit]) -> io::Result<()> {
+fn write_header(out: &mut dyn io::Write, engine: Engine, plan: &Plan, applied: &str) -> io::Result<()> {
     let run = match engine {
         Engine::Sqlite => "sqlite3 -batch FILE < THIS-SCRIPT",
         Engine::Mysql => "mysql --batch --skip-column-names DATABASE < THIS-SCRIPT",
@@ -121,7 +129,7 @@ fn write_header(out: &mut dyn io::Write, engine: Engine, plan: &Plan, units: &[S
         Engine::Postgresql => "psql -X -qAt -d DATABASE -f THIS-SCRIPT",
     };
     let lines = [
-        format!("Repair of Cinder backups, {}, written by {}", applied(units), plan.program),
+        format!("Repair of Cinder backups, {applied}, written by {}", plan.program),
         String::new(),
         format!("Database: {}, {}", engine.name(), plan.database),
         format!("Plan:     {}", plan.id),
@@ -141,11 +149,6 @@ fn write_header(out: &mut dyn io::Write, engine: Engine, plan: &Plan, units: &[S
         "after a deadlock or a lock timeout.".to_owned(),
     ];
     lines.iter().try_for_each(|line| comment(out, line))
-}
-
-/// The number of units that the script applies.
-fn applied(units: &[ScriptUnit]) -> String {
-    count(units.iter().filter(|unit| unit.left_out.is_none()).count(), "unit")
 }
 
 /// A comment of one line. No character of the text can end the line.

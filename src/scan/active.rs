@@ -1,19 +1,17 @@
 //! Active backups, by the volumes and snapshots that they use.
 
 use crate::domain::Backup;
+use crate::domain::decide::Peer;
 use crate::domain::status::NO_VOLUME;
 
-/// The active backups (`creating`, `restoring`, `deleting`, NULL) by the rows that they use.
+/// The active backups (`creating`, `restoring`, `deleting`, NULL) by the rows that they use, none of them as released.
 pub trait ActiveBackups {
     /// Those that are made of a volume or restored to it.
-    fn of_volume(&self, id: &str) -> Vec<&Backup>;
+    fn of_volume(&self, id: &str) -> Vec<Peer>;
     /// Those that are made of a snapshot.
-    fn of_snapshot(&self, id: &str) -> Vec<&Backup>;
+    fn of_snapshot(&self, id: &str) -> Vec<Peer>;
     /// Those that are being restored.
-    fn restoring(&self) -> Vec<&Backup>;
-    /// Whether a backup holds its volume while it is created. From Pike on, the backup of a snapshot holds only the snapshot, before only
-    /// the volume; the snapshot's status tells which.
-    fn holds_volume(&self, backup: &Backup) -> bool;
+    fn restoring(&self) -> Vec<Peer>;
 }
 
 /// The volumes that a backup is made of or restored to. All unfinished imports name the same volume, which does not exist.

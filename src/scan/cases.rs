@@ -35,7 +35,7 @@ pub trait Facts {
     fn children(&self, parent: &str) -> Children;
     /// Whether an earlier unit of the same plan repairs this active backup, so that it will hold its rows no longer. Never under lock: what
     /// is active then was not repaired.
-    fn is_repaired_before(&self, peer: &Backup) -> bool;
+    fn is_repaired_before(&self, peer: &Peer) -> bool;
     /// Volumes and snapshots of the case's backup that other backups may still use, although their status does not say so. Under lock:
     /// as the plan has them on record, because the services of those backups were judged then.
     fn row_conflicts(&self, case: &BackupCase) -> Vec<Evidence>;
@@ -46,7 +46,6 @@ pub trait Facts {
 
 /// The case of a backup, with the check of its storage if there is one.
 pub fn backup_case(backup: Backup, check: Option<&CheckResult>, facts: &dyn Facts, policy: &Policy) -> BackupCase {
-    let active = facts.active();
     let volume = backup.volume_id.as_deref().and_then(|id| facts.volume(id)).cloned();
     // Attachments matter only for a volume that may be set free.
     let held = volume.as_ref().filter(|volume| volume.status.as_deref() == Some(BACKING_UP));
@@ -57,7 +56,7 @@ pub fn backup_case(backup: Backup, check: Option<&CheckResult>, facts: &dyn Fact
         parent: backup.parent_id.as_deref().filter(|_| may_become_available(check, policy)).and_then(|id| facts.parent(id)).cloned(),
         ancestors: if check.is_some() && has_data_to_check(&backup) { facts.ancestors(&backup) } else { Vec::new() },
         siblings: siblings(&backup, facts),
-        peers: peers(active, &backup).into_iter().map(|peer| as_peer(active, peer, facts.is_repaired_before(peer))).collect(),
+        peers: peers(facts.active(), &backup).into_iter().map(|peer| Peer { released: facts.is_repaired_before(&peer), ..peer }).collect(),
         conflicts: Vec::new(),
         volume_is_temporary: backup.volume_id.as_deref().is_some_and(|id| facts.census().is_temporary(id)),
         check: check.cloned().map(Box::new),
@@ -104,25 +103,22 @@ pub fn has_data_to_check(backup: &Backup) -> bool {
 }
 
 /// The other active backups that may use a volume or snapshot of this one, in the order of their ids.
-pub fn peers<'a>(active: &'a dyn ActiveBackups, backup: &Backup) -> Vec<&'a Backup> {
+pub fn peers(active: &dyn ActiveBackups, backup: &Backup) -> Vec<Peer> {
     let by_volume = volumes_of(backup).flat_map(|id| active.of_volume(id));
     let by_snapshot = backup.snapshot_id.iter().flat_map(|id| active.of_snapshot(id));
     in_order(by_volume.chain(by_snapshot).filter(|peer| peer.id != backup.id))
 }
 
 /// The active backups that may be the reason for a volume's status.
-pub fn explainers<'a>(active: &'a dyn ActiveBackups, volume: &Volume, columns: ColumnSet) -> Vec<&'a Backup> {
+pub fn explainers(active: &dyn ActiveBackups, volume: &Volume, columns: ColumnSet) -> Vec<Peer> {
     let is_this = |id: &Option<String>| id.as_deref().is_some_and(|id| same(id, &volume.id));
     match volume.status.as_deref() {
         // From Mitaka to Ocata the backup of a snapshot, too, set the volume to backing-up, and not the snapshot.
-        Some(BACKING_UP) => in_order(
-            active
-                .of_volume(&volume.id)
-                .into_iter()
-                .filter(|backup| is_this(&backup.volume_id) && active.holds_volume(backup) && may_be_written(backup)),
-        ),
+        Some(BACKING_UP) => {
+            in_order(active.of_volume(&volume.id).into_iter().filter(|backup| is_this(&backup.volume_id) && may_be_written(backup)))
+        }
         // Before Mitaka the destination of a restore is not on record: any restore may be the reason.
-        Some(RESTORING_BACKUP) if columns < ColumnSet::Mitaka => in_order(active.restoring().into_iter()),
+        Some(RESTORING_BACKUP) if columns < ColumnSet::Mitaka => in_order(active.restoring()),
         Some(RESTORING_BACKUP) => in_order(
             active
                 .of_volume(&volume.id)
@@ -134,36 +130,28 @@ pub fn explainers<'a>(active: &'a dyn ActiveBackups, volume: &Volume, columns: C
 }
 
 /// The active backups that may be the reason for a snapshot's status.
-pub fn snapshot_explainers<'a>(active: &'a dyn ActiveBackups, snapshot: &str) -> Vec<&'a Backup> {
-    in_order(active.of_snapshot(snapshot).into_iter().filter(|backup| may_be_written(backup)))
+pub fn snapshot_explainers(active: &dyn ActiveBackups, snapshot: &str) -> Vec<Peer> {
+    in_order(active.of_snapshot(snapshot).into_iter().filter(may_be_written))
 }
 
 /// A backup that is deleted while it is written keeps its volume or snapshot until the writer notices.
-fn may_be_written(backup: &Backup) -> bool {
+fn may_be_written(backup: &Peer) -> bool {
     matches!(backup.status.as_deref(), Some(CREATING | DELETING) | None)
 }
 
-fn explained_by(explainers: Vec<&Backup>, facts: &dyn Facts, columns: ColumnSet) -> Vec<Peer> {
-    // The repair of a backup that is created, or restored to a volume on record, sets the row free in its own unit: here it explains the row
-    // all the same.
-    let frees_no_row = |peer: &Backup| match peer.status.as_deref() {
-        Some(DELETING) | None => true,
-        Some(RESTORING) => columns < ColumnSet::Mitaka,
-        _ => false,
-    };
-    let as_peer = |peer: &Backup| as_peer(facts.active(), peer, frees_no_row(peer) && facts.is_repaired_before(peer));
-    explainers.into_iter().map(as_peer).collect()
+/// Whether an active backup explains a volume or snapshot whatever is repaired before. The repair of a backup that is created, or restored
+/// to a volume on record, sets the row free in its own unit: here it explains the row all the same.
+pub(super) fn explains_always(peer: &Peer, columns: ColumnSet) -> bool {
+    match peer.status.as_deref() {
+        Some(DELETING) | None => false,
+        Some(RESTORING) => columns >= ColumnSet::Mitaka,
+        _ => true,
+    }
 }
 
-fn as_peer(active: &dyn ActiveBackups, backup: &Backup, released: bool) -> Peer {
-    Peer {
-        id: backup.id.clone(),
-        status: backup.status.clone(),
-        volume_id: backup.volume_id.clone().filter(|_| active.holds_volume(backup)),
-        snapshot_id: backup.snapshot_id.clone(),
-        restore_volume_id: backup.restore_volume_id.clone(),
-        released,
-    }
+fn explained_by(explainers: Vec<Peer>, facts: &dyn Facts, columns: ColumnSet) -> Vec<Peer> {
+    let judge = |peer: Peer| Peer { released: !explains_always(&peer, columns) && facts.is_repaired_before(&peer), ..peer };
+    explainers.into_iter().map(judge).collect()
 }
 
 /// The live children of a backup's parent, without the backup itself.
@@ -180,6 +168,6 @@ fn attachments(facts: &dyn Facts, volume: &str) -> Vec<Attachment> {
     found
 }
 
-fn in_order<'a>(backups: impl Iterator<Item = &'a Backup>) -> Vec<&'a Backup> {
-    backups.map(|backup| (&backup.id, backup)).collect::<BTreeMap<_, _>>().into_values().collect()
+fn in_order(backups: impl IntoIterator<Item = Peer>) -> Vec<Peer> {
+    backups.into_iter().map(|backup| (backup.id.clone(), backup)).collect::<BTreeMap<_, _>>().into_values().collect()
 }

@@ -1,19 +1,77 @@
 //! What one pass over `backups` keeps.
 //!
-//! It keeps the live rows that a finding can follow from: active and selected backups, and those with temporary volumes or snapshots. Of
-//! every other backup with increments it keeps 32 bytes, in a map that is between half full and full.
+//! It keeps no rows, but the ids of those that a finding can follow from: selected backups, and those with temporary volumes or snapshots.
+//! Of an active backup it keeps which rows it uses, in some 100 bytes. Of every other backup with increments it keeps 32 bytes, in a map
+//! that is between half full and full.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::active::{ActiveBackups, volumes_of};
 use super::compact_ids::CompactIds;
 use super::names;
 use super::reader::Reader;
 use crate::db::DbError;
-use crate::domain::decide::Children;
+use crate::domain::decide::{Children, Peer};
 use crate::domain::id::key;
-use crate::domain::status::{BACKING_UP, CREATING, ERROR, RESTORING, is_active};
+use crate::domain::status::{BACKING_UP, CREATING, DELETING, ERROR, RESTORING, is_active};
 use crate::domain::{Backup, ColumnSet, Matched, Selection};
+
+/// The number of rows that are in memory at the same time.
+pub(super) const PORTION: usize = 2_000;
+
+/// The id of a row as a number, in bytes, which need no alignment.
+type IdBytes = [u8; 16];
+
+/// The statuses of active backups.
+const ACTIVE: [Option<&str>; 4] = [None, Some(CREATING), Some(RESTORING), Some(DELETING)];
+
+/// An active backup.
+#[derive(Debug)]
+struct Active {
+    id: IdBytes,
+    volume: Option<IdBytes>,
+    restore_volume: Option<IdBytes>,
+    snapshot: Option<IdBytes>,
+    /// The place of its status in [`ACTIVE`].
+    status: u8,
+}
+
+const _: () = assert!(size_of::<Active>() == 68);
+
+/// Active backups by a row that they use.
+#[derive(Debug, Default)]
+struct Uses(Vec<(IdBytes, u32)>);
+
+impl Uses {
+    /// Adds the backup at a place.
+    fn add(&mut self, row: &str, place: usize) {
+        // A table with more backups would need 400 GB of memory.
+        self.0.push((row_number(row).to_be_bytes(), u32::try_from(place).unwrap_or(u32::MAX)));
+    }
+
+    /// The places of the backups that use a row.
+    fn of(&self, row: &str) -> impl Iterator<Item = usize> {
+        let row = row_number(row).to_be_bytes();
+        let begin = self.0.partition_point(|(used, _)| *used < row);
+        let uses = self.0.get(begin..).unwrap_or_default().iter();
+        uses.take_while(move |(used, _)| *used == row).filter_map(|(_, place)| usize::try_from(*place).ok())
+    }
+}
+
+/// The number of a row, however its id is spelt.
+fn row_number(id: &str) -> u128 {
+    CompactIds::number(&key(id))
+}
+
+/// A live backup that the selection names.
+#[derive(Debug)]
+pub struct NamedBackup {
+    pub id: String,
+    pub display_name: Option<String>,
+    pub status: Option<String>,
+    /// Whether other options select it, too.
+    pub is_selected: bool,
+}
 
 /// What is known about a backup that is in a chain, in 16 bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,26 +119,24 @@ impl ChainMember {
 /// What one pass over `backups` keeps.
 #[derive(Debug, Default)]
 pub struct Census {
-    /// Every active backup (`creating`, `restoring`, `deleting`) and every selected one, by id.
-    pub kept: BTreeMap<String, Backup>,
-    /// The ids of the selected ones.
-    pub selected: HashSet<String>,
-    /// Active backups by the [`key`]s of the volumes that they are made of or restored to.
-    by_volume: HashMap<String, Vec<String>>,
-    /// Active backups by the [`key`]s of the snapshots that they are made of.
-    by_snapshot: HashMap<String, Vec<String>>,
-    /// The [`key`]s of those of these snapshots that are `backing-up`.
-    held_snapshots: HashSet<String>,
-    /// Backups that are being restored.
-    restoring: Vec<String>,
-    /// The [`key`]s of volumes that some `temp_volume_id` names.
-    temporary_volumes: HashSet<String>,
+    /// The numbers of the selected backups, in the order of their ids.
+    selected: Vec<u128>,
+    /// The active backups (`creating`, `restoring`, `deleting`, NULL).
+    active: Vec<Active>,
+    /// Active backups by the volumes that they are made of or restored to.
+    of_volumes: Uses,
+    /// Active backups by the snapshots that they are made of.
+    of_snapshots: Uses,
+    /// Those of these snapshots that are `backing-up`.
+    held_snapshots: HashSet<u128>,
+    /// The volumes that some `temp_volume_id` names.
+    temporary_volumes: HashSet<u128>,
     /// Those of them that belong to a backup which is being created.
-    temporaries_in_use: HashSet<String>,
-    /// Live backups that name temporary things and are not being created.
-    pub with_temporaries: Vec<Backup>,
-    /// Live backups that were named but are in no status that can be repaired.
-    pub idle: Vec<Backup>,
+    temporaries_in_use: HashSet<u128>,
+    /// The numbers of the backups that name temporary things and are not selected.
+    with_temporaries: Vec<u128>,
+    /// The live backups that are named.
+    pub named: Vec<NamedBackup>,
     /// Live backups and their GiB, by project.
     pub projects: HashMap<String, (i64, i64)>,
     /// Every host that a live backup names.
@@ -96,33 +152,44 @@ pub struct Census {
 }
 
 impl Census {
-    /// Takes the census.
-    pub fn take(reader: &mut Reader<'_>, selection: &Selection) -> Result<Self, DbError> {
+    /// Takes the census. The rows of active backups are read once more, in portions, and passed on.
+    pub fn take(
+        reader: &mut Reader<'_>,
+        selection: &Selection,
+        portion: &mut dyn FnMut(&mut Reader<'_>, &[Backup]) -> Result<(), DbError>,
+    ) -> Result<Self, DbError> {
         let mut census = Self::default();
         let chains = reader.schema.columns >= ColumnSet::Liberty;
-        let mut wanted = Vec::new();
+        let mut active = Vec::new();
         reader.live_backups(&mut |backup| {
-            if census.count(&backup, selection, chains) {
-                wanted.push(backup.id);
+            if let Some(number) = census.count(backup, selection, chains) {
+                active.push(number);
             }
         })?;
         census.settle();
         for volume in reader.volumes(&census.matched.missing_volumes(selection))? {
             census.matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
         }
-        // In the same transaction, so these are the rows that were just counted.
-        for backup in reader.backups(&wanted)? {
-            census.keep(backup, selection);
+        census.active.reserve_exact(active.len());
+        active.sort_unstable();
+        for numbers in active.chunks(PORTION) {
+            // In the same transaction, so these are the rows that were just counted.
+            let backups = reader.backups(&census.ids_of(numbers))?;
+            backups.iter().for_each(|backup| census.keep(backup));
+            let mut snapshots: Vec<String> = backups.iter().filter_map(|backup| backup.snapshot_id.clone()).collect();
+            snapshots.sort();
+            snapshots.dedup();
+            let held = reader.snapshots(&snapshots)?.into_iter().filter(|snapshot| snapshot.status.as_deref() == Some(BACKING_UP));
+            census.held_snapshots.extend(held.map(|snapshot| row_number(&snapshot.id)));
+            portion(reader, &backups)?;
         }
-        let snapshots: BTreeSet<&String> = census.kept.values().filter_map(|backup| backup.snapshot_id.as_ref()).collect();
-        let snapshots: Vec<String> = snapshots.into_iter().cloned().collect();
-        let held = reader.snapshots(&snapshots)?.into_iter().filter(|snapshot| snapshot.status.as_deref() == Some(BACKING_UP));
-        census.held_snapshots = held.map(|snapshot| key(&snapshot.id).into_owned()).collect();
+        census.of_volumes.0.sort_unstable();
+        census.of_snapshots.0.sort_unstable();
         Ok(census)
     }
 
-    /// Counts a live backup, which needs only the columns that are counted; whether to keep it.
-    fn count(&mut self, backup: &Backup, selection: &Selection, chains: bool) -> bool {
+    /// Counts a live backup, of which only the counted columns were read; returns its number if it is active.
+    fn count(&mut self, backup: Backup, selection: &Selection, chains: bool) -> Option<u128> {
         self.live += 1;
         self.matched.note(selection, backup.status.as_deref(), backup.project_id.as_deref(), backup.volume_id.as_deref());
         if let Some(project) = &backup.project_id {
@@ -137,62 +204,92 @@ impl Census {
             self.hosts.insert(host.clone());
         }
         if chains {
-            self.link(backup);
+            self.link(&backup);
         }
         if let Some(volume) = &backup.temp_volume_id {
-            self.temporary_volumes.insert(key(volume).into_owned());
+            self.temporary_volumes.insert(row_number(volume));
             if backup.status.as_deref() == Some(CREATING) {
-                self.temporaries_in_use.insert(key(volume).into_owned());
+                self.temporaries_in_use.insert(row_number(volume));
             }
         }
-        is_active(backup.status.as_deref())
-            || selection.takes(backup)
-            || has_temporaries(backup)
-            || (!selection.backups.is_empty() && selection.names(backup))
+        let is_selected = selection.takes(&backup);
+        let has_temporaries = backup.temp_volume_id.is_some() || backup.temp_snapshot_id.is_some();
+        if is_selected {
+            self.selected.push(self.ids.add(&backup.id));
+        } else if has_temporaries && selection.takes_inconsistent(&backup) {
+            self.with_temporaries.push(self.ids.add(&backup.id));
+        }
+        let number = is_active(backup.status.as_deref()).then(|| self.ids.add(&backup.id));
+        if !selection.backups.is_empty() && selection.names(&backup) {
+            let Backup { id, display_name, status, .. } = backup;
+            self.named.push(NamedBackup { id, display_name, status, is_selected });
+        }
+        number
     }
 
-    /// Keeps a whole row if a finding can follow from it.
-    fn keep(&mut self, backup: Backup, selection: &Selection) {
-        let selected = selection.takes(&backup);
-        if has_temporaries(&backup) && selection.takes_inconsistent(&backup) && !selected {
-            self.with_temporaries.push(backup.clone());
-        }
-        let active = is_active(backup.status.as_deref());
-        if !active && !selected {
-            if !selection.backups.is_empty() && selection.names(&backup) {
-                self.idle.push(backup);
-            }
-            return;
-        }
-        if active {
-            if backup.status.as_deref() == Some(RESTORING) {
-                self.restoring.push(backup.id.clone());
-            }
-            for volume in volumes_of(&backup) {
-                self.by_volume.entry(key(volume).into_owned()).or_default().push(backup.id.clone());
-            }
-            if let Some(snapshot) = &backup.snapshot_id {
-                self.by_snapshot.entry(key(snapshot).into_owned()).or_default().push(backup.id.clone());
-            }
-        }
-        if selected {
-            self.selected.insert(backup.id.clone());
-        }
-        self.kept.insert(backup.id.clone(), backup);
+    /// Keeps which rows an active backup uses.
+    fn keep(&mut self, backup: &Backup) {
+        let place = self.active.len();
+        volumes_of(backup).for_each(|volume| self.of_volumes.add(volume, place));
+        backup.snapshot_id.iter().for_each(|snapshot| self.of_snapshots.add(snapshot, place));
+        let mut number = |id: &Option<String>| id.as_ref().map(|id| self.ids.add(id).to_be_bytes());
+        let (volume, restore_volume) = (number(&backup.volume_id), number(&backup.restore_volume_id));
+        let (snapshot, id) = (number(&backup.snapshot_id), self.ids.add(&backup.id).to_be_bytes());
+        let status = (0..).zip(ACTIVE).find(|(_, status)| *status == backup.status.as_deref()).map_or(0, |(place, _)| place);
+        self.active.push(Active { id, volume, restore_volume, snapshot, status });
     }
 
     /// Resolves ids and names to ids: every name must belong to exactly one backup, and an id always means its own backup. From then on
     /// only these backups are selected.
     pub fn resolve(&mut self, selection: &Selection) -> Result<Selection, String> {
-        let named = self.kept.values().chain(&self.idle).filter(|backup| selection.names(backup));
-        let ids = names::resolve(&selection.backups, named)?;
-        let resolved = Selection { backups: ids, ..selection.clone() };
+        let named = self.named.iter().map(|backup| (backup.id.as_str(), backup.display_name.as_deref()));
+        let resolved = Selection { backups: names::resolve(&selection.backups, named)?, ..selection.clone() };
         if !resolved.backups.is_empty() {
-            self.selected.retain(|id| resolved.backups.contains(id));
-            self.idle.retain(|backup| resolved.backups.contains(&backup.id));
-            self.with_temporaries.retain(|backup| resolved.backups.contains(&backup.id));
+            let Self { selected, with_temporaries, named, ids, .. } = self;
+            for numbers in [selected, with_temporaries] {
+                numbers.retain(|number| resolved.backups.contains(&ids.id(*number)));
+            }
+            named.retain(|backup| resolved.backups.contains(&backup.id));
         }
         Ok(resolved)
+    }
+
+    /// The ids of the selected backups in their order, in portions.
+    pub fn selected(&self) -> impl Iterator<Item = Vec<String>> {
+        self.selected.chunks(PORTION).map(|numbers| self.ids_of(numbers))
+    }
+
+    /// The ids of the live backups that name temporary things and are not selected, in portions.
+    pub(super) fn with_temporaries(&self) -> impl Iterator<Item = Vec<String>> {
+        self.with_temporaries.chunks(PORTION).map(|numbers| self.ids_of(numbers))
+    }
+
+    fn ids_of(&self, numbers: &[u128]) -> Vec<String> {
+        numbers.iter().map(|number| self.ids.id(*number)).collect()
+    }
+
+    /// An active backup, or one that was active when the census was taken, as a peer of others. From Pike on, the backup of a snapshot holds
+    /// only the snapshot, before only the volume; the snapshot's status tells which.
+    pub fn peer(&self, backup: Backup) -> Peer {
+        let Backup { id, status, volume_id, snapshot_id, restore_volume_id, .. } = backup;
+        let is_held = |snapshot: &String| self.held_snapshots.contains(&row_number(snapshot));
+        let volume_id = volume_id.filter(|_| !snapshot_id.as_ref().is_some_and(is_held));
+        Peer { id, status, volume_id, snapshot_id, restore_volume_id, released: false }
+    }
+
+    fn peers(&self, places: impl IntoIterator<Item = usize>) -> Vec<Peer> {
+        let id = |bytes: IdBytes| self.ids.id(u128::from_be_bytes(bytes));
+        let peer = |active: &Active| {
+            self.peer(Backup {
+                id: id(active.id),
+                status: ACTIVE.get(usize::from(active.status)).copied().flatten().map(str::to_owned),
+                volume_id: active.volume.map(id),
+                restore_volume_id: active.restore_volume.map(id),
+                snapshot_id: active.snapshot.map(id),
+                ..Backup::default()
+            })
+        };
+        places.into_iter().filter_map(|place| self.active.get(place)).map(peer).collect()
     }
 
     fn link(&mut self, backup: &Backup) {
@@ -217,8 +314,11 @@ impl Census {
         }
     }
 
-    /// Notes the rows that were seen before their children.
+    /// Ends the pass: sorts what is in an order, and notes the rows that were seen before their children.
     fn settle(&mut self) {
+        let ids = &self.ids;
+        self.selected.sort_unstable_by(|one, other| ids.order(*one, *other));
+        self.named.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         for number in std::mem::take(&mut self.childless) {
             if let Some(member) = self.members.get_mut(&number).filter(|member| matches!(member.row, SeenRow::None)) {
                 member.row = SeenRow::Recorded(0);
@@ -233,12 +333,12 @@ impl Census {
 
     /// Whether some `temp_volume_id` names the volume.
     pub fn is_temporary(&self, volume: &str) -> bool {
-        self.temporary_volumes.contains(key(volume).as_ref())
+        self.temporary_volumes.contains(&row_number(volume))
     }
 
     /// Whether the `temp_volume_id` of a backup that is being created names the volume.
     pub fn is_temporary_in_use(&self, volume: &str) -> bool {
-        self.temporaries_in_use.contains(key(volume).as_ref())
+        self.temporaries_in_use.contains(&row_number(volume))
     }
 
     /// The live children of a backup.
@@ -277,25 +377,18 @@ impl Census {
 }
 
 impl ActiveBackups for Census {
-    fn of_volume(&self, id: &str) -> Vec<&Backup> {
-        self.by_volume.get(key(id).as_ref()).into_iter().flatten().filter_map(|id| self.kept.get(id)).collect()
+    fn of_volume(&self, id: &str) -> Vec<Peer> {
+        self.peers(self.of_volumes.of(id))
     }
 
-    fn of_snapshot(&self, id: &str) -> Vec<&Backup> {
-        self.by_snapshot.get(key(id).as_ref()).into_iter().flatten().filter_map(|id| self.kept.get(id)).collect()
+    fn of_snapshot(&self, id: &str) -> Vec<Peer> {
+        self.peers(self.of_snapshots.of(id))
     }
 
-    fn restoring(&self) -> Vec<&Backup> {
-        self.restoring.iter().filter_map(|id| self.kept.get(id)).collect()
+    fn restoring(&self) -> Vec<Peer> {
+        let restoring = |status| ACTIVE.get(usize::from(status)) == Some(&Some(RESTORING));
+        self.peers(self.active.iter().enumerate().filter(|(_, active)| restoring(active.status)).map(|(place, _)| place))
     }
-
-    fn holds_volume(&self, backup: &Backup) -> bool {
-        backup.snapshot_id.as_ref().is_none_or(|snapshot| !self.held_snapshots.contains(key(snapshot).as_ref()))
-    }
-}
-
-fn has_temporaries(backup: &Backup) -> bool {
-    backup.temp_volume_id.is_some() || backup.temp_snapshot_id.is_some()
 }
 
 fn clamp(number: i64) -> i32 {
@@ -322,7 +415,7 @@ mod tests {
         // SQLite keeps whatever number a row was given, and no table checks a size.
         for (id, size) in [("a", i64::MAX), ("b", i64::MAX), ("c", 1)] {
             let backup = Backup { project_id: Some("p".into()), size: Some(size), ..row(id, None, "available", None) };
-            census.count(&backup, &Selection::default(), true);
+            census.count(backup, &Selection::default(), true);
         }
         assert_eq!(census.projects.get("p"), Some(&(3, i64::MAX)));
     }
@@ -340,7 +433,7 @@ mod tests {
         for turn in 0..rows.len() {
             let mut census = Census::default();
             for row in rows.iter().cycle().skip(turn).take(rows.len()) {
-                census.count(row, &Selection::default(), true);
+                census.count(row.clone(), &Selection::default(), true);
             }
             assert_eq!(census.children(a), Children { certain: 1, possible: 1 });
             assert_eq!(census.children("odd"), Children::default());

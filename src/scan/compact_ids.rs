@@ -1,5 +1,6 @@
 //! Ids in 16 bytes each, for maps with an entry for every row of a large table.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use uuid::Uuid;
@@ -25,6 +26,12 @@ impl CompactIds {
             self.odd.entry(number).or_insert_with(|| id.to_owned());
         }
         number
+    }
+
+    /// The order of the ids of two numbers that were added.
+    pub fn order(&self, one: u128, other: u128) -> Ordering {
+        // Numbers are in the order of UUIDs in lower case.
+        if self.odd.is_empty() { one.cmp(&other) } else { self.id(one).cmp(&self.id(other)) }
     }
 
     /// The id of a number that was added.

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::active::ActiveBackups;
-use super::cases::{Facts, backup_case, counter_case, has_data_to_check, snapshot_case, snapshot_explainers, volume_case};
-use super::census::Census;
+use super::cases::{Facts, backup_case, counter_case, has_data_to_check, snapshot_case, volume_case};
+use super::census::{Census, PORTION};
 use super::compact_ids::CompactIds;
 use super::document::Summary;
 use super::reader::Reader;
@@ -17,9 +17,6 @@ use crate::domain::decide::{self, BackupCase};
 use crate::domain::id::key;
 use crate::domain::status::{ERROR, ERROR_DELETING};
 use crate::domain::{Attachment, Backup, ColumnSet, Finding, Image, Need, Policy, Situation, Snapshot, Volume};
-
-/// The number of backups whose rows and related rows are in memory at the same time.
-const PORTION: usize = 2_000;
 
 /// A check may take hours, and other backups become old enough to be stuck meanwhile. If a check of the storage was asked for, do not give
 /// them up without one.
@@ -94,16 +91,18 @@ impl<'a> Findings<'a> {
         let (census, policy, situation, columns) = (self.census, self.request.policy, self.situation, self.situation.columns);
         let (repaired, request) = (Rc::clone(&self.repaired), self.request);
         let with_chain = |backup: &Backup| request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id);
-        let selected: Vec<&Backup> = census.kept.values().filter(|backup| census.selected.contains(&backup.id)).collect();
-        // In portions, so that not all related rows are in memory at once.
-        for portion in selected.chunks(PORTION) {
-            let related = RelatedRows::of_backups(reader, portion, &with_chain, &self.pending.references)?;
+        // In portions, so that not all rows are in memory at once.
+        for ids in census.selected() {
+            let mut portion = reader.backups(&ids)?;
+            portion.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+            let related = RelatedRows::of_backups(reader, &portion, &with_chain, &self.pending.references)?;
             let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
             for backup in portion {
-                let case = backup_case((*backup).clone(), request.checks.get(&backup.id), &facts, policy);
+                let check = request.checks.get(&backup.id);
+                let case = backup_case(backup, check, &facts, policy);
                 let mut finding = decide::backup(&case, situation, policy);
-                if request.kept == KeptRows::Chains && has_data_to_check(backup) {
-                    finding.rows = images_of_chain(backup, &facts.ancestors(backup), columns);
+                if request.kept == KeptRows::Chains && has_data_to_check(&case.backup) {
+                    finding.rows = images_of_chain(&case.backup, &facts.ancestors(&case.backup), columns);
                 }
                 if request.storage_checked {
                     refuse_unchecked(&mut finding, policy);
@@ -151,15 +150,17 @@ impl<'a> Findings<'a> {
     }
 
     fn volumes(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
-        // While the backup is being written, its temporary volume is as it should be.
-        let left_over = |volume: &&Volume| !self.census.is_temporary_in_use(&volume.id) && !self.is_explained(volume);
-        let pending: Vec<Volume> = self.pending.volumes.iter().filter(left_over).cloned().collect();
-        let related = RelatedRows::of_volumes(reader, &pending, &self.pending.references)?;
-        let (repaired, columns) = (Rc::clone(&self.repaired), self.situation.columns);
-        for volume in pending {
-            let case = volume_case(volume, &self.facts(&repaired, &related), columns);
-            if let Some(finding) = decide::left_volume(&case, self.situation, self.request.policy) {
-                self.keep(finding, || vec![case.volume.image(columns)])?;
+        let (repaired, columns, pending) = (Rc::clone(&self.repaired), self.situation.columns, self.pending);
+        for ids in pending.volumes() {
+            let mut volumes = reader.volumes(&ids)?;
+            volumes.retain(|volume| !self.is_explained(volume));
+            volumes.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+            let related = RelatedRows::of_volumes(reader, &volumes, &pending.references)?;
+            for volume in volumes {
+                let case = volume_case(volume, &self.facts(&repaired, &related), columns);
+                if let Some(finding) = decide::left_volume(&case, self.situation, self.request.policy) {
+                    self.keep(finding, || vec![case.volume.image(columns)])?;
+                }
             }
         }
         Ok(())
@@ -172,14 +173,16 @@ impl<'a> Findings<'a> {
     }
 
     fn snapshots(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
-        let unexplained = |snapshot: &&Snapshot| snapshot_explainers(self.census, &snapshot.id).is_empty();
-        let ids: Vec<String> = self.pending.snapshots.iter().filter(unexplained).map(|snapshot| snapshot.id.clone()).collect();
-        let related = RelatedRows::of_snapshots(reader, &ids, &self.pending.references)?;
-        let (repaired, columns) = (Rc::clone(&self.repaired), self.situation.columns);
-        for snapshot in &self.pending.snapshots {
-            let case = snapshot_case(snapshot.clone(), &self.facts(&repaired, &related), columns);
-            if let Some(finding) = decide::snapshot(&case, self.situation, self.request.policy) {
-                self.keep(finding, || vec![case.snapshot.image()])?;
+        let (repaired, columns, pending) = (Rc::clone(&self.repaired), self.situation.columns, self.pending);
+        for ids in pending.snapshots() {
+            let mut snapshots = reader.snapshots(&ids)?;
+            snapshots.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+            let related = RelatedRows::of_snapshots(reader, ids, &pending.references)?;
+            for snapshot in snapshots {
+                let case = snapshot_case(snapshot, &self.facts(&repaired, &related), columns);
+                if let Some(finding) = decide::snapshot(&case, self.situation, self.request.policy) {
+                    self.keep(finding, || vec![case.snapshot.image()])?;
+                }
             }
         }
         Ok(())
@@ -230,14 +233,17 @@ impl<'a> Findings<'a> {
     }
 
     fn leftovers(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
-        for finding in self.census.with_temporaries.iter().filter_map(decide::temporaries) {
-            self.give(finding)?;
+        let census = self.census;
+        for ids in census.with_temporaries() {
+            let mut backups = reader.backups(&ids)?;
+            backups.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+            backups.iter().filter_map(decide::temporaries).try_for_each(|finding| self.give(finding))?;
         }
         if !self.request.selection.takes_leftover("attachment") {
             return Ok(());
         }
         let mut found: Vec<Attachment> = Vec::new();
-        let (census, selection, services) = (self.census, self.request.selection, &self.situation.services);
+        let (selection, services) = (self.request.selection, &self.situation.services);
         reader.host_attachments(&mut |attachment| {
             let host = attachment.attached_host.as_deref().unwrap_or_default();
             let of_backup = census.hosts.contains(host) || services.knows(host);

@@ -31,4 +31,4 @@ pub use reader::{Lock, Reader, Row, row_in};
 pub use references::{ReferenceColumn, References};
 #[cfg(test)]
 pub(crate) use related_rows::{RelatedRows, Repaired, ScanFacts};
-pub use run::{KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, database_info, scan, scan_to, situation, sort};
+pub use run::{KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, database_info, scan, scan_to, situation};

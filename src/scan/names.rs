@@ -2,23 +2,24 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::domain::Backup;
-
 /// How many backups of one name an error lists; the rest are counted.
 const LISTED: usize = 50;
 
-/// Resolves ids and names to ids: every name must belong to exactly one backup, and an id always means its own backup. `backups` contains
-/// at least those that have one of the names.
+/// Resolves ids and names to ids: every name must belong to exactly one backup, and an id always means its own backup. `backups` are ids and
+/// names, at least those that have one of the names.
 ///
 /// # Errors
 /// A sentence about the first name that fits none, or several, with the ids of those.
-pub fn resolve<'b>(names: &BTreeSet<String>, backups: impl IntoIterator<Item = &'b Backup>) -> Result<BTreeSet<String>, String> {
+pub fn resolve<'b>(
+    names: &BTreeSet<String>,
+    backups: impl IntoIterator<Item = (&'b str, Option<&'b str>)>,
+) -> Result<BTreeSet<String>, String> {
     let mut by_name: HashMap<&str, BTreeSet<&str>> = HashMap::new();
     let mut known: HashSet<&str> = HashSet::new();
-    for backup in backups {
-        known.insert(&backup.id);
-        if let Some(name) = backup.display_name.as_ref().filter(|name| names.contains(*name)) {
-            by_name.entry(name).or_default().insert(&backup.id);
+    for (id, name) in backups {
+        known.insert(id);
+        if let Some(name) = name.filter(|name| names.contains(*name)) {
+            by_name.entry(name).or_default().insert(id);
         }
     }
     let mut ids = BTreeSet::new();
@@ -51,17 +52,13 @@ pub fn resolve<'b>(names: &BTreeSet<String>, backups: impl IntoIterator<Item = &
 mod tests {
     use super::*;
 
-    fn row(id: &str, name: Option<&str>) -> Backup {
-        Backup { id: id.into(), display_name: name.map(Into::into), ..Backup::default() }
-    }
-
-    fn ask(names: &[&str], rows: &[Backup]) -> Result<Vec<String>, String> {
-        resolve(&names.iter().map(|name| (*name).to_owned()).collect(), rows).map(|ids| ids.into_iter().collect())
+    fn ask(names: &[&str], rows: &[(&str, Option<&str>)]) -> Result<Vec<String>, String> {
+        resolve(&names.iter().map(|name| (*name).to_owned()).collect(), rows.iter().copied()).map(|ids| ids.into_iter().collect())
     }
 
     #[test]
     fn a_name_is_that_of_one_backup_and_an_id_its_own() {
-        let rows = [row("a", Some("nightly")), row("b", Some("a")), row("c", Some("weekly")), row("d", Some("weekly")), row("e", None)];
+        let rows = [("a", Some("nightly")), ("b", Some("a")), ("c", Some("weekly")), ("d", Some("weekly")), ("e", None)];
         assert_eq!(ask(&["nightly", "e"], &rows), Ok(vec!["a".into(), "e".into()]));
         assert_eq!(ask(&["a"], &rows), Ok(vec!["a".into()]), "another is called by its id");
         let several = ask(&["weekly"], &rows).unwrap_err();
@@ -72,7 +69,8 @@ mod tests {
 
     #[test]
     fn a_name_that_very_many_have_is_an_error_of_bounded_length() {
-        let rows: Vec<Backup> = (0..1_000).map(|number| row(&format!("{number:04}"), Some("x"))).collect();
+        let ids: Vec<String> = (0..1_000).map(|number| format!("{number:04}")).collect();
+        let rows: Vec<(&str, Option<&str>)> = ids.iter().map(|id| (id.as_str(), Some("x"))).collect();
         let why = ask(&["x"], &rows).unwrap_err();
         assert!(why.starts_with("1000 backups have") && why.ends_with("0049 and 950 more"), "{why}");
     }

@@ -1,9 +1,9 @@
 //! The live backups that refer to some volumes, snapshots and parents.
 //!
 //! No index leads from a volume, a snapshot or a parent to its backups. So one pass over `backups` finds the backups of all of them, and
-//! keeps 16 bytes for each backup that is found.
+//! keeps 20 bytes for each backup that is found.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::compact_ids::CompactIds;
 use super::reader::Reader;
@@ -28,22 +28,27 @@ pub enum ReferenceColumn {
 #[derive(Debug, Default)]
 pub struct References {
     ids: CompactIds,
-    wanted: HashSet<(ReferenceColumn, u128)>,
-    found: HashMap<(ReferenceColumn, u128), Vec<u128>>,
+    /// Each wanted row with a place.
+    wanted: HashMap<(ReferenceColumn, u128), u32>,
+    /// The places of wanted rows with backups that refer to them, as bytes of their numbers, which need no alignment. In order once all are
+    /// found.
+    found: Vec<(u32, [u8; 16])>,
 }
 
 impl References {
     /// Makes the pass look for backups that refer to this row by this column.
     pub fn want(&mut self, column: ReferenceColumn, id: &str) {
-        self.wanted.insert((column, number(id)));
+        let place = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
+        self.wanted.entry((column, number(id))).or_insert(place);
     }
 
     /// Finds the backups in one pass over `backups`. Reads nothing if no row is wanted.
-    pub fn read(mut self, reader: &mut Reader<'_>) -> Result<Self, DbError> {
+    pub fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), DbError> {
         if !self.wanted.is_empty() {
             reader.references(&mut |backup| self.note(&backup))?;
         }
-        Ok(self)
+        self.found.sort_unstable();
+        Ok(())
     }
 
     fn note(&mut self, backup: &Backup) {
@@ -54,16 +59,19 @@ impl References {
             (ReferenceColumn::Parent, &backup.parent_id),
         ];
         for (column, id) in columns {
-            let Some(place) = id.as_deref().map(|id| (column, number(id))).filter(|place| self.wanted.contains(place)) else { continue };
-            let id = self.ids.add(&backup.id);
-            self.found.entry(place).or_default().push(id);
+            let Some(place) = id.as_deref().and_then(|id| self.wanted.get(&(column, number(id)))) else { continue };
+            self.found.push((*place, self.ids.add(&backup.id).to_be_bytes()));
         }
     }
 
     /// The ids of the backups that refer to these rows by this column, sorted.
     pub fn backups_with(&self, column: ReferenceColumn, ids: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<String> {
-        let found = ids.into_iter().filter_map(|id| self.found.get(&(column, number(id.as_ref())))).flatten();
-        let mut found: Vec<String> = found.map(|number| self.ids.id(*number)).collect();
+        let places = ids.into_iter().filter_map(|id| self.wanted.get(&(column, number(id.as_ref()))).copied());
+        let referring = |place: u32| {
+            let begin = self.found.partition_point(|(wanted, _)| *wanted < place);
+            self.found.get(begin..).unwrap_or_default().iter().take_while(move |(wanted, _)| *wanted == place)
+        };
+        let mut found: Vec<String> = places.flat_map(referring).map(|(_, backup)| self.ids.id(u128::from_be_bytes(*backup))).collect();
         found.sort();
         found.dedup();
         found
@@ -88,6 +96,7 @@ mod tests {
         references.note(&Backup { volume_id: volume.clone(), ..row("b") });
         references.note(&Backup { volume_id: volume.clone(), parent_id: Some("odd parent".into()), ..row("a") });
         references.note(&Backup { restore_volume_id: volume.clone(), parent_id: Some("another".into()), ..row("c") });
+        references.found.sort_unstable();
         assert_eq!(references.backups_with(ReferenceColumn::Volume, &volume), ["a", "b"]);
         assert_eq!(references.backups_with(ReferenceColumn::Parent, &["odd parent".to_owned(), "another".to_owned()]), ["a"]);
         assert!(references.backups_with(ReferenceColumn::RestoreVolume, &volume).is_empty());

@@ -12,7 +12,7 @@ use super::lineage;
 use super::reader::Reader;
 use super::references::{ReferenceColumn, References};
 use crate::db::DbError;
-use crate::domain::decide::{self, BackupCase, Children, OtherBackups};
+use crate::domain::decide::{self, BackupCase, Children, OtherBackups, Peer};
 use crate::domain::id::key;
 use crate::domain::status::{BACKING_UP, CREATING, RESTORING, RESTORING_BACKUP};
 use crate::domain::{Attachment, Backup, Evidence, Policy, Situation, Snapshot, Volume};
@@ -37,27 +37,34 @@ pub struct RelatedRows {
 }
 
 impl RelatedRows {
+    /// Reads the volumes and snapshots of backups.
+    pub fn marked(reader: &mut Reader<'_>, backups: &[&Backup]) -> Result<Self, DbError> {
+        let volumes = reader.volumes(&ids(backups.iter().flat_map(|backup| volumes_of(backup))))?;
+        let snapshots = reader.snapshots(&ids(backups.iter().filter_map(|backup| backup.snapshot_id.as_ref())))?;
+        let (volumes, snapshots) = (by_own_key(volumes, |volume| &volume.id), by_own_key(snapshots, |snapshot| &snapshot.id));
+        Ok(Self { volumes, snapshots, ..Self::default() })
+    }
+
     /// Reads the related rows of backups; the ancestors only of those that `with_ancestors` selects.
     pub fn of_backups(
         reader: &mut Reader<'_>,
-        backups: &[&Backup],
+        backups: &[Backup],
         with_ancestors: &dyn Fn(&Backup) -> bool,
         references: &References,
     ) -> Result<Self, DbError> {
-        let volumes = reader.volumes(&ids(backups.iter().flat_map(|backup| volumes_of(backup))))?;
+        let backups: Vec<&Backup> = backups.iter().collect();
+        let mut related = Self::marked(reader, &backups)?;
         // Attachments matter only for volumes that may be set free.
-        let held = ids(volumes.iter().filter(|volume| volume.status.as_deref() == Some(BACKING_UP)).map(|volume| &volume.id));
-        let mut related = Self { volumes: by_own_key(volumes, |volume| &volume.id), ..Self::default() };
+        let held = related.volumes.values().filter(|volume| volume.status.as_deref() == Some(BACKING_UP)).map(|volume| &volume.id);
+        let held = ids(held);
         related.read_attachments(reader, &held)?;
-        let snapshots = reader.snapshots(&ids(backups.iter().filter_map(|backup| backup.snapshot_id.as_ref())))?;
-        related.snapshots = by_own_key(snapshots, |snapshot| &snapshot.id);
         let parents = reader.backups(&ids(backups.iter().filter_map(|backup| backup.parent_id.as_ref())))?;
         related.parents = by_own_key(parents, |parent| &parent.id);
         let checked: Vec<Backup> =
             backups.iter().filter(|backup| has_data_to_check(backup) && with_ancestors(backup)).map(|backup| (*backup).clone()).collect();
         let ancestors = lineage::ancestors(reader, &checked)?;
         related.ancestors = checked.into_iter().map(|backup| backup.id).zip(ancestors).collect();
-        related.read_others(reader, backups, references)?;
+        related.read_others(reader, references, related.marked_for_others(&backups))?;
         Ok(related)
     }
 
@@ -65,15 +72,15 @@ impl RelatedRows {
     pub fn of_volumes(reader: &mut Reader<'_>, volumes: &[Volume], references: &References) -> Result<Self, DbError> {
         let marked = |status: &str| ids(volumes.iter().filter(|volume| volume.status.as_deref() == Some(status)).map(|volume| &volume.id));
         let mut related = Self::default();
-        related.read_others_by_id(reader, references, [&marked(BACKING_UP), &marked(RESTORING_BACKUP), &[]])?;
+        related.read_others(reader, references, [marked(BACKING_UP), marked(RESTORING_BACKUP), Vec::new()])?;
         related.read_attachments(reader, &ids(volumes.iter().map(|volume| &volume.id)))?;
         Ok(related)
     }
 
     /// Reads the related rows of snapshots that may be left over.
-    pub fn of_snapshots(reader: &mut Reader<'_>, snapshots: &[String], references: &References) -> Result<Self, DbError> {
+    pub fn of_snapshots(reader: &mut Reader<'_>, snapshots: Vec<String>, references: &References) -> Result<Self, DbError> {
         let mut related = Self::default();
-        related.read_others_by_id(reader, references, [&[], &[], snapshots])?;
+        related.read_others(reader, references, [Vec::new(), Vec::new(), snapshots])?;
         Ok(related)
     }
 
@@ -82,8 +89,17 @@ impl RelatedRows {
         Ok(())
     }
 
-    /// Reads which other backups may use the rows of these backups. Mostly there are none, because nobody has written the rows since.
-    fn read_others(&mut self, reader: &mut Reader<'_>, backups: &[&Backup], references: &References) -> Result<(), DbError> {
+    /// Wants the other backups that may use the rows of these backups.
+    pub fn want_others(&self, backups: &[&Backup], references: &mut References) {
+        let columns = [ReferenceColumn::Volume, ReferenceColumn::RestoreVolume, ReferenceColumn::Snapshot];
+        for (column, ids) in columns.into_iter().zip(self.marked_for_others(backups)) {
+            ids.iter().for_each(|id| references.want(column, id));
+        }
+    }
+
+    /// The volumes, destinations and snapshots of these backups that may be marked for another backup. Mostly there are none, because nobody
+    /// has written the rows since.
+    fn marked_for_others(&self, backups: &[&Backup]) -> [Vec<String>; 3] {
         let (mut sources, mut destinations, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
         for backup in backups {
             let marked = |status: &Option<String>, mark: &str, at: &Option<String>| {
@@ -104,19 +120,20 @@ impl RelatedRows {
                 _ => {}
             }
         }
-        self.read_others_by_id(reader, references, [&ids(&sources), &ids(&destinations), &ids(&snapshots)])
+        [ids(&sources), ids(&destinations), ids(&snapshots)]
     }
 
-    fn read_others_by_id(
+    /// Reads the backups that refer to these volumes, destinations and snapshots.
+    fn read_others(
         &mut self,
         reader: &mut Reader<'_>,
         references: &References,
-        [sources, destinations, snapshots]: [&[String]; 3],
+        [sources, destinations, snapshots]: [Vec<String>; 3],
     ) -> Result<(), DbError> {
         let mut read = |column, ids: &[String]| reader.backups(&references.backups_with(column, ids));
-        self.of_volumes = by_key(read(ReferenceColumn::Volume, sources)?, |backup| backup.volume_id.as_deref());
-        self.restored = by_key(read(ReferenceColumn::RestoreVolume, destinations)?, |backup| backup.restore_volume_id.as_deref());
-        self.of_snapshots = by_key(read(ReferenceColumn::Snapshot, snapshots)?, |backup| backup.snapshot_id.as_deref());
+        self.of_volumes = by_key(read(ReferenceColumn::Volume, &sources)?, |backup| backup.volume_id.as_deref());
+        self.restored = by_key(read(ReferenceColumn::RestoreVolume, &destinations)?, |backup| backup.restore_volume_id.as_deref());
+        self.of_snapshots = by_key(read(ReferenceColumn::Snapshot, &snapshots)?, |backup| backup.snapshot_id.as_deref());
         Ok(())
     }
 
@@ -196,7 +213,7 @@ impl Facts for ScanFacts<'_> {
     }
 
     // Backups are decided in the order of their ids, which is that of the units; volumes and snapshots after them.
-    fn is_repaired_before(&self, peer: &Backup) -> bool {
+    fn is_repaired_before(&self, peer: &Peer) -> bool {
         let repaired = self.repaired.contains(&peer.id);
         self.repaired.counted_on.set(self.repaired.counted_on.get() || repaired);
         repaired

@@ -4,21 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
+use super::cases::{explainers, explains_always, snapshot_explainers};
 use super::catalog::{Catalog, CatalogTotals};
-use super::census::Census;
+use super::census::{Census, PORTION};
+use super::compact_ids::CompactIds;
 use super::document::{Notice, NoticeCode, ScanDocument, Summary};
 use super::findings::{Findings, Made};
 use super::reader::Reader;
 use super::records::{CatalogBackup, ScanRecord};
 use super::references::{ReferenceColumn, References};
+use super::related_rows::RelatedRows;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
-use crate::domain::status::{BACKING_UP, CREATING, RESTORING, RESTORING_BACKUP};
+use crate::domain::decide::Peer;
+use crate::domain::status::{BACKING_UP, RESTORING_BACKUP};
 use crate::domain::text::shell_word;
 use crate::domain::time::{human, rfc3339};
-use crate::domain::{
-    Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Matched, NULL, Policy, Selection, Services, Situation, Snapshot, Volume,
-};
+use crate::domain::{Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Matched, NULL, Policy, Selection, Services, Situation};
 
 /// Why a scan could not be made.
 #[derive(Debug, Error)]
@@ -79,8 +81,6 @@ pub struct Scan {
     pub situation: Situation,
     /// Which parts of the selection a row matches.
     pub matched: Matched,
-    /// The ids of the backups that were named.
-    pub named: BTreeSet<String>,
     /// Some proposal holds only if other backups are repaired first. To leave some out, scan again with the others in
     /// [`ScanRequest::only`].
     pub has_dependent_proposals: bool,
@@ -168,9 +168,14 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>,
     let database = database_info(session, schema);
     let mut reader = Reader { session, schema };
     let situation = situation(&mut reader)?;
-    let mut census = Census::take(&mut reader, request.selection)?;
+    let mut pending = Pending::default();
+    let mut census = Census::take(&mut reader, request.selection, &mut |reader, active| {
+        let selected: Vec<&Backup> = active.iter().filter(|backup| request.selection.takes(backup)).collect();
+        RelatedRows::marked(reader, &selected)?.want_others(&selected, &mut pending.references);
+        Ok(())
+    })?;
     let selection = census.resolve(request.selection).map_err(ScanError::Selection)?;
-    let pending = Pending::read(&mut reader, &mut census, &selection)?;
+    pending.read(&mut reader, &mut census, &selection)?;
     let request = ScanRequest { selection: &selection, ..*request };
     let basis = Basis { census: &census, pending: &pending, situation: &situation, request };
     let Stream { output, catalog: wants } = stream;
@@ -191,8 +196,8 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>,
         summary,
         left_out,
     };
-    let (matched, named) = (census.matched.clone(), selection.backups.clone());
-    Ok(Scan { document, matched, census, situation, named, has_dependent_proposals, catalog })
+    let matched = census.matched.clone();
+    Ok(Scan { document, matched, census, situation, has_dependent_proposals, catalog })
 }
 
 /// Writes all chains with their backups.
@@ -224,65 +229,70 @@ fn write_catalog(
 /// The rows that findings may be about, beside the backups of the census.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// Selected volumes that are marked for a backup or a restore, or have no status.
-    pub(super) volumes: Vec<Volume>,
-    /// Selected snapshots that are marked for a backup.
-    pub(super) snapshots: Vec<Snapshot>,
-    /// The backups that refer to these rows, to volumes and snapshots of stuck backups, or to parents that may break chains.
+    /// The numbers of selected volumes that are marked for a backup or a restore and that no active backup explains, or without a status.
+    volumes: Vec<u128>,
+    /// The numbers of selected snapshots that are marked for a backup and that no active backup explains.
+    snapshots: Vec<u128>,
+    ids: CompactIds,
+    /// The backups that refer to these rows, to volumes and snapshots of stuck backups that may be marked for others, or to parents that may
+    /// break chains.
     pub(super) references: References,
 }
 
 impl Pending {
-    fn read(reader: &mut Reader<'_>, census: &mut Census, selection: &Selection) -> Result<Self, DbError> {
-        let mut pending = Self::default();
+    fn read(&mut self, reader: &mut Reader<'_>, census: &mut Census, selection: &Selection) -> Result<(), DbError> {
+        let columns = reader.schema.columns;
+        let is_open = |explainers: Vec<Peer>| !explainers.iter().any(|peer| explains_always(peer, columns));
+        let Self { volumes, snapshots, ids, references } = self;
         if [BACKING_UP, RESTORING_BACKUP, NULL].iter().any(|status| selection.takes_leftover(status)) {
             reader.pending_volumes(&mut |volume| {
                 census.matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
                 if selection.takes_leftover(volume.status.as_deref().unwrap_or(NULL))
                     && selection.takes_owner(volume.project_id.as_deref(), Some(&volume.id))
+                    // While the backup is being written, its temporary volume is as it should be.
+                    && !census.is_temporary_in_use(&volume.id)
+                    && is_open(explainers(&*census, &volume, columns))
                 {
-                    pending.volumes.push(volume);
+                    volumes.push(ids.add(&volume.id));
+                    match volume.status.as_deref() {
+                        Some(BACKING_UP) => references.want(ReferenceColumn::Volume, &volume.id),
+                        Some(RESTORING_BACKUP) => references.want(ReferenceColumn::RestoreVolume, &volume.id),
+                        _ => {}
+                    }
                 }
             })?;
         }
         if selection.takes_leftover(BACKING_UP) {
             reader.pending_snapshots(&mut |snapshot| {
                 census.matched.note(selection, snapshot.status.as_deref(), snapshot.project_id.as_deref(), snapshot.volume_id.as_deref());
-                if selection.takes_owner(snapshot.project_id.as_deref(), snapshot.volume_id.as_deref()) {
-                    pending.snapshots.push(snapshot);
+                if selection.takes_owner(snapshot.project_id.as_deref(), snapshot.volume_id.as_deref())
+                    && is_open(snapshot_explainers(&*census, &snapshot.id))
+                {
+                    snapshots.push(ids.add(&snapshot.id));
+                    references.want(ReferenceColumn::Snapshot, &snapshot.id);
                 }
             })?;
         }
-        pending.volumes.sort_by(|a, b| a.id.cmp(&b.id));
-        pending.want(census, selection, reader.schema.columns);
-        pending.references = pending.references.read(reader)?;
-        Ok(pending)
-    }
-
-    fn want(&mut self, census: &Census, selection: &Selection, columns: ColumnSet) {
-        let references = &mut self.references;
-        for backup in census.kept.values().filter(|backup| census.selected.contains(&backup.id)) {
-            let (volume, snapshot, destination) = (&backup.volume_id, &backup.snapshot_id, &backup.restore_volume_id);
-            match backup.status.as_deref() {
-                Some(CREATING) => {
-                    volume.iter().for_each(|id| references.want(ReferenceColumn::Volume, id));
-                    snapshot.iter().for_each(|id| references.want(ReferenceColumn::Snapshot, id));
-                }
-                Some(RESTORING) => destination.iter().for_each(|id| references.want(ReferenceColumn::RestoreVolume, id)),
-                _ => {}
-            }
-        }
-        for volume in &self.volumes {
-            match volume.status.as_deref() {
-                Some(BACKING_UP) => references.want(ReferenceColumn::Volume, &volume.id),
-                Some(RESTORING_BACKUP) => references.want(ReferenceColumn::RestoreVolume, &volume.id),
-                _ => {}
-            }
-        }
-        self.snapshots.iter().for_each(|snapshot| references.want(ReferenceColumn::Snapshot, &snapshot.id));
         if selection.wants_inconsistent() && columns >= ColumnSet::Liberty {
             census.parents_that_may_break_chains().iter().for_each(|parent| references.want(ReferenceColumn::Parent, parent));
         }
+        volumes.sort_unstable_by(|one, other| ids.order(*one, *other));
+        snapshots.sort_unstable_by(|one, other| ids.order(*one, *other));
+        references.read(reader)
+    }
+
+    /// The ids of volumes that may be left over, in their order and in portions.
+    pub(super) fn volumes(&self) -> impl Iterator<Item = Vec<String>> {
+        self.portions(&self.volumes)
+    }
+
+    /// The ids of snapshots that may be left over, in their order and in portions.
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = Vec<String>> {
+        self.portions(&self.snapshots)
+    }
+
+    fn portions<'p>(&'p self, numbers: &'p [u128]) -> impl Iterator<Item = Vec<String>> {
+        numbers.chunks(PORTION).map(|numbers| numbers.iter().map(|number| self.ids.id(*number)).collect())
     }
 }
 
@@ -298,11 +308,6 @@ type Order<'f> = (bool, Option<&'f str>, FindingKind, &'f str);
 
 fn order(finding: &Finding) -> Order<'_> {
     (finding.since.is_none(), finding.since.as_deref(), finding.kind, &finding.id)
-}
-
-/// Brings findings into their order.
-pub fn sort(findings: &mut [Finding]) {
-    findings.sort_by(|a, b| order(a).cmp(&order(b)));
 }
 
 /// The first findings of a limit. They are known by their numbers, in the order in which they are made.

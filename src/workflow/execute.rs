@@ -166,7 +166,7 @@ impl<'a> Prepared<'a> {
     fn new(database: &mut Database, plan: &Plan, storage: Option<Result<StorageSettings>>, observer: &'a dyn Observer) -> Result<Self> {
         database.persist(|session| session.begin(Access::ReadOnly))?;
         let mut reader = Reader { session: database.session.as_mut(), schema: &database.schema };
-        let census = reading(observer, || Census::take(&mut reader, &plan.selection));
+        let census = reading(observer, || Census::take(&mut reader, &plan.selection, &mut |_, _| Ok(())));
         database.session.rollback()?;
         let census = census?;
         Ok(Self { census, recheck: StorageRecheck::new(database, plan, storage.transpose()?, observer)?, observer })

@@ -3,13 +3,15 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::apply::{SimulatedOutcome, simulate};
 use crate::domain::{Checks, Finding, FindingKind, Policy, Selection};
 use crate::plan::{Basis, Plan, Proposed, Unit};
 use crate::scan::records::ScanRecord;
-use crate::scan::{KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, scan, scan_to, sort};
+use crate::scan::{KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, scan, scan_to};
+use crate::spool::Spool;
 
 use super::observer::{Observer, reading};
 use super::skipped::refusals;
@@ -37,10 +39,11 @@ pub fn find(database: &mut Database, wanted: &Wanted, kept: KeptRows, observer: 
 
 pub struct ProposedPlan<'a> {
     pub plan: Plan,
-    /// With the findings that are not in the plan.
     pub scan: Scan,
+    /// The findings that are not in the plan, in their order.
+    pub others: Spool<Finding>,
     /// What was asked for and cannot be repaired.
-    pub refused: Vec<Refused>,
+    pub refused: Spool<Refused>,
     /// What else was found.
     pub skipped: Skipped,
     wanted: &'a Wanted,
@@ -51,11 +54,10 @@ pub struct ProposedPlan<'a> {
 impl<'a> ProposedPlan<'a> {
     /// Scans and plans; `checks` is what is known of the storage, and `has_checked` whether it was read for this plan.
     pub fn new(database: &mut Database, wanted: &'a Wanted, checks: Checks, has_checked: bool, observer: &dyn Observer) -> Result<Self> {
-        let (plan, scan, named) = reading(observer, || propose(database, &request(wanted, &checks, has_checked)))?;
+        let Proposal { plan, scan, others, named } = reading(observer, || propose(database, &request(wanted, &checks, has_checked)))?;
         wanted.require_matches(&scan.census, &scan.situation, observer)?;
-        let refused = refusals(&scan, &wanted.selection, named);
-        let skipped = Skipped::of(&scan, &refused);
-        Ok(Self { plan, scan, refused, skipped, wanted, checks, has_checked })
+        let (refused, skipped) = refusals(&scan, &others, &wanted.selection, &named)?;
+        Ok(Self { plan, scan, others, refused, skipped, wanted, checks, has_checked })
     }
 
     /// Keeps only the chosen units, and returns how many of them cannot be repaired any more. If some of them release rows because
@@ -70,7 +72,7 @@ impl<'a> ProposedPlan<'a> {
             let backups = wanted.iter().filter(|(kind, _, counter)| *kind == FindingKind::Backup && !counter);
             let only: BTreeSet<String> = backups.map(|(_, id, _)| id.clone()).collect();
             let request = request(self.wanted, &self.checks, self.has_checked);
-            self.plan = propose(database, &ScanRequest { only: Some(&only), ..request })?.0;
+            self.plan = propose(database, &ScanRequest { only: Some(&only), ..request })?.plan;
         }
         let left = keys(&self.plan)?.into_iter().filter(|(_, key)| wanted.contains(key));
         self.plan.keep(&left.map(|(number, _)| number).collect())?;
@@ -86,7 +88,7 @@ fn request<'q>(wanted: &'q Wanted, checks: &'q Checks, has_checked: bool) -> Sca
 #[derive(Default)]
 struct Findings {
     proposed: Proposed,
-    others: Vec<Finding>,
+    others: Spool<Finding>,
     /// Backups were named.
     has_names: bool,
     /// The ids of what is repaired, if backups were named.
@@ -97,29 +99,36 @@ struct Findings {
 impl ScanOutput for Findings {
     fn add(&mut self, record: ScanRecord) -> std::result::Result<(), ScanError> {
         let ScanRecord::Finding(finding) = record else { return Ok(()) };
-        if !finding.is_actionable() {
-            self.others.push(*finding);
-            return Ok(());
-        }
-        if self.has_names {
-            self.named.insert(finding.id.clone());
-        }
-        self.proposed.add(Unit::of_finding(*finding)).map_err(|error| {
+        let added = if finding.is_actionable() {
+            if self.has_names {
+                self.named.insert(finding.id.clone());
+            }
+            self.proposed.add(Unit::of_finding(*finding))
+        } else {
+            self.others.push(&finding)
+        };
+        added.map_err(|error| {
             self.error = Some(error);
             ScanError::Stopped
         })
     }
 }
 
-/// A scan, the plan that follows from it and, if backups were named, the ids that the plan is about.
-fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<(Plan, Scan, HashSet<String>)> {
+/// A scan and the plan that follows from it.
+struct Proposal {
+    plan: Plan,
+    scan: Scan,
+    others: Spool<Finding>,
+    named: HashSet<String>,
+}
+
+fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<Proposal> {
     let mut findings = Findings { has_names: !request.selection.backups.is_empty(), ..Findings::default() };
     let scan = scan_to(database.session.as_mut(), &database.schema, request, Stream { output: &mut findings, catalog: None });
     let Findings { proposed, mut others, named, error, .. } = findings;
     error.map_or(Ok(()), Err)?;
-    let mut scan = scan?;
-    sort(&mut others);
-    scan.document.findings = others;
+    let scan = scan?;
+    sort(&mut others)?;
     let basis = Basis {
         id: Uuid::new_v4().to_string(),
         taken_at: scan.document.taken_at.clone(),
@@ -134,17 +143,33 @@ fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<(Plan, 
     if request.policy.fix_counters {
         remove_done(&mut plan, &scan)?;
     }
-    Ok((plan, scan, named))
+    Ok(Proposal { plan, scan, others, named })
+}
+
+/// Brings findings into the order of a scan.
+fn sort(findings: &mut Spool<Finding>) -> io::Result<()> {
+    #[derive(Deserialize)]
+    struct Order {
+        since: Option<String>,
+        kind: FindingKind,
+        id: String,
+    }
+    let orders = findings
+        .parts::<Order>(0..findings.len())
+        .map(|order| order.map(|order| (order.since.is_none(), order.since, order.kind, order.id)));
+    let mut orders: Vec<_> = orders.zip(0..).map(|(order, place)| Ok((order?, place))).collect::<io::Result<_>>()?;
+    orders.sort_unstable();
+    findings.rearrange(orders.into_iter().map(|(_, place)| place));
+    Ok(())
 }
 
 /// Removes units whose work another unit does: the unit of an increment that becomes available also counts its parent again, which corrects
 /// a wrong counter.
 fn remove_done(plan: &mut Plan, scan: &Scan) -> Result<()> {
-    let mut simulated = simulate(&scan.census);
     let mut done = BTreeSet::new();
-    for unit in &plan.units {
-        let unit = unit?;
-        if simulated(&unit).outcome == SimulatedOutcome::Unneeded {
+    for simulated in simulate(&plan.units, &scan.census)? {
+        let (simulated, unit) = simulated?;
+        if simulated.outcome == SimulatedOutcome::Unneeded {
             done.insert(unit.number);
         }
     }

@@ -181,7 +181,10 @@ impl Scrub<'_> {
                 reader.live_backups(&mut |backup| named.extend(Some(backup).filter(|backup| selection.names(backup))))
             };
             database.read(read)?;
-            selection.backups = names::resolve(&selection.backups, &named).map_err(Error::Unusable)?;
+            selection.backups = {
+                let named = named.iter().map(|backup| (backup.id.as_str(), backup.display_name.as_deref()));
+                names::resolve(&selection.backups, named).map_err(Error::Unusable)?
+            };
         }
         let (pass, mut hosts, mut failed) = (ledger.live_pass()?, HashSet::new(), None);
         database.read(|reader| {

@@ -146,7 +146,8 @@ fn resolved(targets: Vec<Target>, selection: &Selection) -> super::Result<Vec<Ta
     if let Some(problem) = left_out(named, &fitting, &others) {
         return Err(Error::Unusable(problem));
     }
-    let ids = names::resolve(named, fitting.iter().map(|target| &target.backup)).map_err(Error::Unusable)?;
+    let ids = names::resolve(named, fitting.iter().map(|target| (target.backup.id.as_str(), target.backup.display_name.as_deref())))
+        .map_err(Error::Unusable)?;
     fitting.retain(|target| ids.contains(&target.backup.id));
     fitting.truncate(selection.limit.unwrap_or(usize::MAX));
     Ok(fitting)

@@ -11,6 +11,7 @@ use crate::domain::time::rfc3339;
 use crate::domain::{Checks, Selection};
 use crate::plan::{Basis, Plan, Purpose};
 use crate::scan::situation;
+use crate::spool::Spool;
 
 /// A run, and what can be restored of it.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl UndoneRun {
     }
 
     /// The plan that undoes it in this database, and the units that nobody can undo.
-    pub fn plan(self, database: &mut Database) -> Result<(Plan, Vec<Refused>)> {
+    pub fn plan(self, database: &mut Database) -> Result<(Plan, Spool<Refused>)> {
         let Self { head: RunHead { run, begin }, undo } = self;
         database.require_identity(&format!("run {run} changed"), &begin.database)?;
         let now = situation(&mut database.reader())?;
@@ -45,7 +46,7 @@ impl UndoneRun {
         };
         let units = undo.units(&run)?;
         let plan = Plan::of_units(Purpose::Undo, Some(run), basis, units)?;
-        Ok((plan, undo.unknown.iter().map(stays_unknown).collect()))
+        Ok((plan, Spool::of(undo.unknown.iter().map(stays_unknown))?))
     }
 }
 

@@ -115,6 +115,55 @@ fn an_undo_of_many_units_needs_little_memory() {
     }
 }
 
+/// Stuck backups, each with a marked volume, on a host without a service.
+fn fill_with_stuck(database: &Database, backups: usize) {
+    let numbers = format!("WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {backups} - 1)");
+    database.execute(&format!(
+        "{numbers} INSERT INTO volumes (id, volume_type_id, status, previous_status, attach_status, size, host, created_at, updated_at, deleted)
+         SELECT printf('00000000-0000-4000-9000-%012x', n), (SELECT min(id) FROM volume_types), 'backing-up', 'available', 'detached', 10, 'ctl1@ceph#volumes', '2026-01-01 02:00:00',
+                '2026-01-02 02:00:00', 0
+           FROM numbers"
+    ));
+    database.execute(&format!(
+        "{numbers} INSERT INTO backups (id, volume_id, status, host, service, project_id, user_id, display_name, container, size, object_count,
+                                        service_metadata, num_dependent_backups, created_at, updated_at, deleted)
+         SELECT printf('00000000-0000-4000-8000-%012x', n), printf('00000000-0000-4000-9000-%012x', n), 'creating', 'gone',
+                'cinder.backup.drivers.swift.SwiftBackupDriver', printf('%032x', n % 40), printf('%032x', n % 40), printf('nightly-%d', n),
+                'volumebackups', 10, 0, printf('volume_%d/20260102020000/az_nova_backup_%d', n, n), 0, '2026-01-02 02:00:00',
+                '2026-01-02 02:00:00', 0
+           FROM numbers"
+    ));
+}
+
+/// Of each unit only some numbers stay in memory, in less than 300 bytes: all else is read again, or in a temporary file.
+#[test]
+fn many_units_need_as_much_memory_as_few() {
+    for units in [2_000, 20_000] {
+        let database = fresh(Engine::Sqlite, Columns::Full);
+        fill_with_stuck(&database, units);
+        let program = Program::on(database.url());
+        let limited = |args: &[&str]| {
+            let run = within(&program, 48 * 1024, args);
+            assert_eq!(run.code, Some(0), "{units}: {args:?} {}", run.stderr);
+            run
+        };
+        let most = units.to_string();
+        let dead = ["--assume-dead", "all"];
+        limited(&[&["plan", "-o", "plan.jsonl", "-f", "jsonl"], &dead[..]].concat());
+        for run in [&[&["repair", "--dry-run", "-f", "json"], &dead[..]].concat()[..], &["apply", "plan.jsonl", "--dry-run", "-f", "json"]]
+        {
+            assert_eq!(limited(run).json()["summary"]["planned"], units);
+        }
+        // A table has all rows, too.
+        assert_eq!(limited(&["apply", "plan.jsonl", "--yes"]).stdout.lines().count(), units + 4);
+        assert_eq!(limited(&["undo", &program.last_run(), "--yes"]).stdout.lines().count(), units + 4);
+        let repair = limited(&[&["repair", "--yes", "--max-changes", &most, "-f", "json"], &dead[..]].concat()).json();
+        assert_eq!(repair["summary"]["applied"], units);
+        let undo = limited(&["undo", repair["run"].as_str().unwrap(), "--yes", "-f", "json"]).json();
+        assert_eq!(undo["summary"]["applied"], units);
+    }
+}
+
 #[test]
 fn long_values_cost_in_proportion_to_their_length() {
     let costs = |length: usize| -> Vec<(&str, f64)> {

@@ -147,7 +147,7 @@ pub fn carry_out(
     let connect = || self::session(database, &settings).map(&wrap);
     let mut session = connect().unwrap();
     let schema = probe(session.as_mut()).unwrap();
-    let census = Census::take(&mut Reader { session: session.as_mut(), schema: &schema }, &plan.selection).unwrap();
+    let census = Census::take(&mut Reader { session: session.as_mut(), schema: &schema }, &plan.selection, &mut |_, _| Ok(())).unwrap();
     let ended = AtomicUsize::new(0);
     let mut journal = Events::default();
     let run = Executor {

@@ -1,5 +1,4 @@
-//! A plan as a record stream: applied like the document, refused if it was edited, cut off or rearranged. Repair and undo of many units
-//! need no more memory than those of few.
+//! A plan as a record stream: applied like the document, refused if it was edited, cut off or rearranged.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -7,7 +6,6 @@ use std::process::{Command, Stdio};
 use cinder_backup_repair::db::Engine;
 use serde_json::Value;
 
-use crate::database::Database;
 use crate::population;
 use crate::program::{Answer, Program, answer};
 use crate::schemas::{Columns, engines, fresh};
@@ -133,26 +131,6 @@ fn the_result_of_a_run_as_a_stream_has_what_the_document_has() {
     assert_eq!(lines(&program.expect(0, &["repair", "--status", "deleting", "--allow-empty", "--yes", "-f", "jsonl"]).stdout).len(), 2);
 }
 
-/// Stuck backups, each with a marked volume, on a host without a service.
-fn fill_with_stuck(database: &Database, backups: usize) {
-    let numbers = format!("WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {backups} - 1)");
-    database.execute(&format!(
-        "{numbers} INSERT INTO volumes (id, volume_type_id, status, previous_status, attach_status, size, host, created_at, updated_at, deleted)
-         SELECT printf('00000000-0000-4000-9000-%012x', n), (SELECT min(id) FROM volume_types), 'backing-up', 'available', 'detached', 10, 'ctl1@ceph#volumes', '2026-01-01 02:00:00',
-                '2026-01-02 02:00:00', 0
-           FROM numbers"
-    ));
-    database.execute(&format!(
-        "{numbers} INSERT INTO backups (id, volume_id, status, host, service, project_id, user_id, display_name, container, size, object_count,
-                                        service_metadata, num_dependent_backups, created_at, updated_at, deleted)
-         SELECT printf('00000000-0000-4000-8000-%012x', n), printf('00000000-0000-4000-9000-%012x', n), 'creating', 'gone',
-                'cinder.backup.drivers.swift.SwiftBackupDriver', printf('%032x', n % 40), printf('%032x', n % 40), printf('nightly-%d', n),
-                'volumebackups', 10, 0, printf('volume_%d/20260102020000/az_nova_backup_%d', n, n), 0, '2026-01-02 02:00:00',
-                '2026-01-02 02:00:00', 0
-           FROM numbers"
-    ));
-}
-
 /// Runs a command with a limit on its memory in KiB.
 pub fn within(program: &Program, kib: usize, args: &[&str]) -> Answer {
     let direct = program.command(args);
@@ -160,22 +138,4 @@ pub fn within(program: &Program, kib: usize, args: &[&str]) -> Answer {
     shell.args(["-c", &format!("ulimit -d {kib}; exec \"$0\" \"$@\"")]).arg(direct.get_program()).args(direct.get_args());
     shell.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("PATH", "/usr/bin:/bin");
     answer(shell.current_dir(program.path(".")))
-}
-
-/// Only its row in the census stays in memory for each unit: 2 KiB.
-#[test]
-fn a_repair_of_many_units_needs_little_memory() {
-    for (units, mib) in [(2_000, 40), (10_000, 56)] {
-        let database = fresh(Engine::Sqlite, Columns::Full);
-        fill_with_stuck(&database, units);
-        let program = Program::on(database.url());
-        let planned = within(&program, mib * 1024, &["plan", "-o", "plan.jsonl", "-f", "jsonl"]);
-        assert_eq!(planned.code, Some(0), "{units}: {}", planned.stderr);
-        let runs: [&[&str]; 2] = [&["repair", "--dry-run", "-f", "json"], &["apply", "plan.jsonl", "--dry-run", "-f", "json"]];
-        for run in runs {
-            let run = within(&program, mib * 1024, run);
-            assert_eq!(run.code, Some(0), "{units}: {}", run.stderr);
-            assert_eq!(run.json()["summary"]["planned"], units, "{}", run.stderr);
-        }
-    }
 }

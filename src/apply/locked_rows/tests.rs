@@ -172,26 +172,27 @@ fn basis(scan: &Scan, policy: &Policy, checks: &Checks) -> Basis {
 /// The case of every backup, volume and snapshot is the same from the census and from locked rows.
 fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check: &BTreeSet<usize>) {
     let (census, situation, columns) = (&scan.census, &scan.situation, scan.situation.columns);
-    let backups: Vec<&Backup> = census.kept.values().collect();
+    let backups: Vec<Backup> = census.selected().flat_map(|ids| reader.backups(&ids).unwrap()).collect();
     let mut wanted = References::default();
     for backup in &backups {
         backup.volume_id.iter().for_each(|id| wanted.want(ReferenceColumn::Volume, id));
         backup.restore_volume_id.iter().for_each(|id| wanted.want(ReferenceColumn::RestoreVolume, id));
         backup.snapshot_id.iter().for_each(|id| wanted.want(ReferenceColumn::Snapshot, id));
     }
-    let references = wanted.read(reader).unwrap();
+    wanted.read(reader).unwrap();
+    let references = wanted;
     let related = RelatedRows::of_backups(reader, &backups, &|_| true, &references).unwrap();
     let repaired = Repaired::default();
     let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
     let written = Written::default();
     let locked = |reader: &mut Reader<'_>, unit: &Unit, plan: &Plan| rows_now(reader, &UnitRows::of(unit, plan, census, columns));
     for (number, backup) in backups.iter().enumerate() {
-        let chain: Vec<Image> = std::iter::once((*backup).clone())
+        let chain: Vec<Image> = std::iter::once(backup.clone())
             .chain(facts.ancestors(backup).iter().map(|row| (**row).clone()))
             .map(|row| row.image(columns))
             .collect();
         let check = with_check.contains(&number).then(|| a_check(&chain));
-        let mut expected = backup_case((*backup).clone(), check.as_ref(), &facts, policy);
+        let mut expected = backup_case(backup.clone(), check.as_ref(), &facts, policy);
         let finding = decide::backup(&expected, situation, policy);
         let unit = a_unit(FindingKind::Backup, backup.image(columns), Some(finding));
         let checks: Checks = check.into_iter().map(|check| (check.id.clone(), check)).collect();
@@ -242,10 +243,8 @@ fn same_decisions(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy) {
     }
     let plan = Plan::propose(proposed, basis(scan, policy, &Checks::new())).unwrap();
     let mut written = Written::default();
-    let mut simulate = simulate(&scan.census);
-    for unit in &plan.units {
-        let unit = &unit.unwrap();
-        let simulated = simulate(unit);
+    for simulated in simulate(&plan.units, &scan.census).unwrap() {
+        let (simulated, unit) = &simulated.unwrap();
         let rows = UnitRows::of(unit, &plan, &scan.census, scan.situation.columns);
         let mut rows = rows_now(reader, &rows);
         rows.assume(&written.rows);

@@ -11,6 +11,7 @@ use crate::cli::{Context, Error, Exit, Result};
 use crate::domain::AssumeDead;
 use crate::domain::record_stream::{StreamError, is_stream};
 use crate::plan::{Plan, Purpose};
+use crate::spool::Spool;
 use crate::workflow::{Skipped, VerifyKey};
 
 /// Applies one plan, once. A row that was changed since the plan was made is reported and left alone.
@@ -50,7 +51,7 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
         command: "apply",
         plan,
         execution: &args.execution,
-        refused: Vec::new(),
+        refused: Spool::default(),
         skipped: Skipped::default(),
         max_changes: args.execution.max_changes,
         storage: Some(&args.place),

@@ -46,8 +46,9 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     let wanted = args.proposal.wanted(context, selection, &database)?;
     let mut proposal = propose(context, &mut database, &wanted, &args.proposal.checks)?;
     proposal.plan.signature = key.as_ref().map(|key| key.sign(&proposal.plan.sha256));
-    let ProposedPlan { plan, scan, refused, skipped, .. } = &mut proposal;
+    let ProposedPlan { plan, scan, others, refused, skipped, .. } = &mut proposal;
     for refusal in refused.iter() {
+        let refusal = refusal?;
         ui.warn(format!("not in the plan: {}: {}", refusal.id, refusal.reason));
     }
     let same_places = context.same_places(&database);
@@ -65,7 +66,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
     }
     for kind in kinds {
         let (engine, record, plan_file) = (database.session.server().engine, &context.global.record, args.out.as_deref());
-        let material = Material { plan, scan, engine, record, plan_file, same_places: &same_places };
+        let material = Material { plan, scan, others, engine, record, plan_file, same_places: &same_places };
         files.fill(|file| reports::write(kind, file, material))?;
     }
     files.keep();
@@ -88,7 +89,7 @@ pub fn run(context: &Context<'_>, args: &PlanArgs) -> Result<Exit> {
             None => ui.say("The plan was not saved; --out FILE saves it."),
         }
     }
-    sentences::say_skipped(ui, skipped);
+    sentences::say_skipped(ui, skipped)?;
     Ok(if !refused.is_empty() {
         // Like a repair that refuses something.
         Exit::Partial

@@ -50,7 +50,8 @@ fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Propose
     let ui = context.ui;
     let document = &proposal.scan.document;
     ui.say(format!("{} in {}", sentences::scan(document, selection), database.location));
-    for finding in document.findings.iter().filter(|finding| !finding.is_actionable()) {
+    for finding in &proposal.others {
+        let finding = finding?;
         let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
         ui.say(format!("  skipped: {} {} is {}: {why}", finding.kind, finding.id, finding.verdict));
     }

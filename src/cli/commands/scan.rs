@@ -69,7 +69,7 @@ fn stream(context: &Context<'_>, args: &ScanArgs, database: &mut Database, wante
 
 /// Says why named backups have no finding. Otherwise they would seem to be in order only because they are not stuck.
 fn say_unreported(ui: &Ui, scan: &Scan, found: &HashSet<String>) {
-    for Refused { id, reason, .. } in unreported_backups(scan, found) {
+    for Refused { id, reason, .. } in unreported_backups(scan, &|id| found.contains(id)) {
         ui.say(format!("{id}: {reason}"));
     }
 }

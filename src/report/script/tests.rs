@@ -45,14 +45,15 @@ fn unit(number: usize, statements: Vec<ScriptStatement>) -> ScriptUnit {
     ScriptUnit { number, title: format!("backup {HOSTILE}"), statements, evidence: vec![HOSTILE.to_owned()], left_out: None }
 }
 
-fn script(engine: Engine, units: &[ScriptUnit]) -> String {
+fn script(engine: Engine, units: Vec<ScriptUnit>) -> String {
     let mut out = Vec::new();
-    sql_script(&mut out, engine, &plan(), units).unwrap();
+    let applied = units.iter().filter(|unit| unit.left_out.is_none()).count();
+    sql_script(&mut out, engine, &plan(), applied, units.into_iter().map(Ok)).unwrap();
     String::from_utf8(out).unwrap()
 }
 
 /// Runs a script as far as it goes; gives the error, if any, and the statuses afterwards.
-fn run(units: &[ScriptUnit]) -> (Option<String>, Vec<String>) {
+fn run(units: Vec<ScriptUnit>) -> (Option<String>, Vec<String>) {
     let connection = Connection::open_in_memory().unwrap();
     connection
         .execute_batch(
@@ -71,7 +72,7 @@ fn run(units: &[ScriptUnit]) -> (Option<String>, Vec<String>) {
 #[test]
 fn units_that_match_are_committed() {
     let sqlite = |to, id| update(Engine::Sqlite, to, id, "creating");
-    let (error, statuses) = run(&[unit(1, vec![sqlite(HOSTILE, "a"), sqlite("error", "b")]), unit(2, vec![sqlite("error", "c")])]);
+    let (error, statuses) = run(vec![unit(1, vec![sqlite(HOSTILE, "a"), sqlite("error", "b")]), unit(2, vec![sqlite("error", "c")])]);
     assert_eq!(error, None);
     assert_eq!(statuses, [HOSTILE, "error", "error"]);
 }
@@ -79,7 +80,7 @@ fn units_that_match_are_committed() {
 #[test]
 fn a_unit_that_does_not_match_is_rolled_back_and_ends_the_script() {
     let sqlite = |to, id, from| update(Engine::Sqlite, to, id, from);
-    let (error, statuses) = run(&[
+    let (error, statuses) = run(vec![
         unit(1, vec![sqlite("error", "a", "creating")]),
         unit(2, vec![sqlite("error", "b", "creating"), sqlite("error", "c", "deleting")]),
         unit(3, vec![sqlite("available", "c", "creating")]),
@@ -91,7 +92,7 @@ fn a_unit_that_does_not_match_is_rolled_back_and_ends_the_script() {
 #[test]
 fn more_than_one_row_is_as_wrong_as_none() {
     let all = ScriptStatement { task: "all".into(), sql: "UPDATE backups SET status = 'error'".into(), keep: None };
-    let (error, statuses) = run(&[unit(1, vec![all])]);
+    let (error, statuses) = run(vec![unit(1, vec![all])]);
     assert!(error.is_some());
     assert_eq!(statuses, ["creating", "creating", "creating"]);
 }
@@ -99,7 +100,7 @@ fn more_than_one_row_is_as_wrong_as_none() {
 #[test]
 fn a_script_has_no_line_that_hostile_text_began() {
     for engine in [Engine::Sqlite, Engine::Mysql, Engine::Mariadb, Engine::Postgresql] {
-        let text = script(engine, &[unit(1, vec![update(engine, HOSTILE, HOSTILE, HOSTILE)])]);
+        let text = script(engine, vec![unit(1, vec![update(engine, HOSTILE, HOSTILE, HOSTILE)])]);
         assert!(!text.chars().any(|c| c != '\n' && safe::is_hostile(c)), "{text:?}");
         for line in text.lines().filter(|line| line.contains("DROP TABLE")) {
             assert!(line.starts_with("-- ") || line.starts_with("UPDATE backups SET status = "), "{line}");
@@ -118,13 +119,13 @@ fn a_script_has_no_line_that_hostile_text_began() {
 fn a_dollar_quote_is_not_in_what_it_quotes() {
     assert_eq!(dollar_tag("UPDATE"), "$cbr$");
     assert_eq!(dollar_tag("'$cbr$ $cbr1$'"), "$cbr2$");
-    let text = script(Engine::Postgresql, &[unit(1, vec![update(Engine::Postgresql, "$cbr$", "a", "b")])]);
+    let text = script(Engine::Postgresql, vec![unit(1, vec![update(Engine::Postgresql, "$cbr$", "a", "b")])]);
     assert!(text.contains("\nDO $cbr1$\n") && text.contains("\n$cbr1$;\n"), "{text}");
 }
 
 #[test]
 fn mysql_commits_only_what_matched() {
-    let text = script(Engine::Mysql, &[unit(7, vec![update(Engine::Mysql, "error", "a", "creating")])]);
+    let text = script(Engine::Mysql, vec![unit(7, vec![update(Engine::Mysql, "error", "a", "creating")])]);
     let tail = text.split_once("-- Unit 7").unwrap().1.split_once("START").unwrap().1;
     insta::assert_snapshot!(tail, @r"
      TRANSACTION;
@@ -147,7 +148,7 @@ fn mysql_commits_only_what_matched() {
 
 #[test]
 fn postgresql_raises_in_a_block() {
-    let text = script(Engine::Postgresql, &[unit(7, vec![update(Engine::Postgresql, "error", "a", "creating")])]);
+    let text = script(Engine::Postgresql, vec![unit(7, vec![update(Engine::Postgresql, "error", "a", "creating")])]);
     let tail = text.split_once("-- Unit 7").unwrap().1.split_once("BEGIN ").unwrap().1;
     insta::assert_snapshot!(tail, @r"
     ISOLATION LEVEL READ COMMITTED READ WRITE;
