@@ -159,7 +159,8 @@ pub fn verify(path: &Path, expected: Option<&str>) -> Result<VerifyReport, Audit
     let Records { verifier, is_unfinished, .. } = records;
     verifier.unprotected().into_iter().for_each(add);
     // The hash of an empty log must not match any other log.
-    let lacks_expected = !is_seen && !(verifier.records == 0 && is_expected(&verifier.head));
+    let is_empty_as_expected = verifier.records == 0 && is_expected(&verifier.head);
+    let lacks_expected = !(is_seen || is_empty_as_expected);
     let Verifier { records, torn, head: last, .. } = verifier;
     Ok(VerifyReport { records, torn, problems, problem_count, last, is_unfinished, lacks_expected })
 }

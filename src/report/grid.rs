@@ -395,19 +395,8 @@ fn write_table(out: &mut dyn io::Write, view: &View, options: &OutputOptions) ->
         for line in lines.get(first..end).unwrap_or_default() {
             writeln!(out, "{line}")?;
         }
-        let table = layout(view, &portion, options, &constraints, &first);
-        let text = table.to_string();
-        let (lines, bottom) = text.rsplit_once('\n').unwrap_or(("", &text));
-        // The titles with the lines above and below them come first, and the bottom line comes last.
-        lines.lines().skip(begin).try_for_each(|line| writeln!(out, "{line}"))?;
-        // All portions have the widths of the first one, which its bottom line shows.
-        constraints = bottom
-            .trim_matches('+')
-            .split('+')
-            .map(|line| ColumnConstraint::Absolute(Width::Fixed(u16::try_from(line.len()).unwrap_or(u16::MAX))))
-            .collect();
-        (begin, end) = (3, bottom.to_owned());
     }
+    Ok(())
 }
 
 /// A table of some rows, with the width of each column.

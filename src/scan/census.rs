@@ -156,7 +156,7 @@ impl Census {
     pub fn take(
         reader: &mut Reader<'_>,
         selection: &Selection,
-        portion: &mut dyn FnMut(&mut Reader<'_>, &[Backup]) -> Result<(), DbError>,
+        portion: PortionSink<'_>,
     ) -> Result<Self, DbError> {
         let mut census = Self::default();
         let chains = reader.schema.columns >= ColumnSet::Liberty;

@@ -149,7 +149,7 @@ pub fn scan(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_
     let mut kept = (Vec::new(), Vec::new());
     let mut scan = scan_to(session, schema, request, Stream { output: &mut kept, catalog: None })?;
     (scan.document.findings, scan.document.notices) = kept;
-    sort(&mut scan.document.findings);
+    scan.document.findings.sort_by(|a, b| order(a).cmp(&order(b)));
     Ok(scan)
 }
 

@@ -85,18 +85,11 @@ fn report(name: &str, policy: &Policy) -> String {
         reason: Some(name),
         ticket: None,
         follow_up: &|unit| unit.follow_up.clone(),
-<<<<<<< HEAD:src/report/markdown/tests.rs
-        skipped: vec![&uncertain, &recent],
+        skipped: &Spool::of([uncertain, recent]).unwrap(),
         commands: vec![
             ("Apply", vec!["cinder-backup-repair apply plan.json".into()]),
             ("Undo", vec!["cinder-backup-repair undo RUN".into()]),
         ],
-=======
-        skipped: &Spool::of([uncertain, recent]).unwrap(),
-        apply: vec!["cinder-backup-repair apply plan.json".into()],
-        verify: Vec::new(),
-        undo: vec!["cinder-backup-repair undo RUN".into()],
->>>>>>> w-repairmem:src/report/markdown_tests.rs
     };
     let mut out = Vec::new();
     plan_report(&mut out, &view).unwrap();

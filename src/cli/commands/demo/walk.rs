@@ -108,7 +108,7 @@ impl Walk<'_> {
             Some("earned") => check_earned(&after),
             Some("undone") => {
                 let initial = |key: &(String, String)| self.initial.get(key).map(|row| &row.content);
-                match changed().filter(|(key, row)| initial(*key) != Some(&row.content)).count() {
+                match changed().filter(|(key, row)| initial(key) != Some(&row.content)).count() {
                     0 => Ok(()),
                     other => Err(Error::new(Exit::Unexpected, format!("undo left {other} rows in another state than before the run"))),
                 }
