@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::active::ActiveBackups;
-use super::cases::{Facts, backup_case, counter_case, has_data_to_check, snapshot_case, snapshot_explainers, volume_case};
+use super::cases::{Facts, backup_case, counter_case, snapshot_case, snapshot_explainers, volume_case};
 use super::census::Census;
 use super::compact_ids::CompactIds;
 use super::document::Summary;
@@ -16,7 +16,9 @@ use super::run::{Basis, KeptRows, Pending, ScanError, ScanRequest};
 use crate::domain::decide::{self, BackupCase};
 use crate::domain::id::key;
 use crate::domain::status::{AVAILABLE, ERROR, ERROR_DELETING, RESTORING};
-use crate::domain::{Attachment, Backup, ColumnSet, Finding, Image, Need, Policy, Selection, Situation, Snapshot, Volume};
+use crate::domain::{
+    Attachment, Backup, BackupMetadata, ColumnSet, Finding, Image, Need, Policy, QuotaUsage, Selection, Situation, Snapshot, Volume,
+};
 
 /// The number of backups whose rows and related rows are in memory at the same time.
 const PORTION: usize = 2_000;
@@ -106,16 +108,22 @@ impl<'a> Findings<'a> {
     fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
         let (census, policy, situation, columns) = (self.census, self.policy, self.situation, self.situation.columns);
         let (repaired, request) = (Rc::clone(&self.repaired), self.request);
-        let with_chain = |backup: &Backup| request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id);
+        let with_chain = |backup: &Backup| {
+            policy.needs_check(backup.status.as_deref())
+                && (request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id))
+        };
         let selected: Vec<&Backup> = census.kept.values().filter(|backup| census.selected.contains(&backup.id)).collect();
         // In portions, so that not all related rows are in memory at once.
         for portion in selected.chunks(PORTION) {
-            let related = RelatedRows::of_backups(reader, portion, &with_chain, &self.pending.references)?;
+            let mut related = RelatedRows::of_backups(reader, portion, &with_chain, &self.pending.references)?;
+            if policy.deletes() {
+                related.read_deletions(reader, portion)?;
+            }
             let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
             for backup in portion {
                 let case = backup_case((*backup).clone(), request.checks.get(&backup.id), &facts, policy);
                 let mut finding = decide::backup(&case, situation, policy);
-                if request.kept == KeptRows::Chains && has_data_to_check(backup) {
+                if request.kept == KeptRows::Chains && policy.needs_check(backup.status.as_deref()) {
                     finding.rows = images_of_chain(backup, &facts.ancestors(backup), columns);
                 }
                 if request.storage_checked {
@@ -273,7 +281,11 @@ fn images_of_chain(backup: &Backup, ancestors: &[Arc<Backup>], columns: ColumnSe
 fn images_of_backup(case: &BackupCase, columns: ColumnSet) -> Vec<Image> {
     let backups = std::iter::once(&case.backup).chain(&case.parent).map(|row| row.image(columns));
     let volumes = case.volume.iter().chain(&case.destination).map(|row| row.image(columns));
-    backups.chain(volumes).chain(case.snapshot.iter().map(Snapshot::image)).collect()
+    let deletion = case.deletion.iter();
+    let others = deletion.flat_map(|deletion| {
+        deletion.metadata.iter().map(BackupMetadata::image).chain(deletion.quotas.iter().map(QuotaUsage::image))
+    });
+    backups.chain(volumes).chain(case.snapshot.iter().map(Snapshot::image)).chain(others).collect()
 }
 
 #[cfg(test)]
