@@ -2,4 +2,5 @@
 SELECT table_name, column_name
   FROM information_schema.columns
  WHERE table_schema = DATABASE()
-   AND table_name IN ('backups', 'volumes', 'snapshots', 'volume_attachment', 'services', 'quota_usages', 'alembic_version', 'migrate_version');
+   AND table_name IN ('backups', 'volumes', 'snapshots', 'volume_attachment', 'services', 'quota_usages', 'reservations',
+                  'backup_metadata', 'alembic_version', 'migrate_version');

@@ -1,4 +1,4 @@
--- backup_by_id_mitaka: reads one live backup by primary key without a lock, for dry runs and to check the result (Mitaka and later).
+-- backup_by_id_mitaka: reads one backup, whether or not it is deleted (Mitaka and later).
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
@@ -6,7 +6,6 @@ SELECT id, status, host, service, volume_id, display_name, project_id, size, obj
        CASE WHEN updated_at >= '0001-01-01' AND isfinite(updated_at)
             THEN to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(updated_at AS text) END AS updated_at,
        parent_id, temp_volume_id,
-       temp_snapshot_id, num_dependent_backups, snapshot_id, restore_volume_id
+       temp_snapshot_id, num_dependent_backups, snapshot_id, restore_volume_id, deleted
   FROM backups
- WHERE id = CAST($1 AS text)
-   AND deleted = FALSE;
+ WHERE id = CAST($1 AS text);

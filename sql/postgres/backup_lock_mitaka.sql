@@ -1,4 +1,4 @@
--- backup_lock_mitaka: locks one live backup until the transaction ends, and reads it (Mitaka and later).
+-- backup_lock_mitaka: locks one backup until the transaction ends, and reads it, whether or not it is deleted (Mitaka and later).
 -- FOR UPDATE reads the newest committed row.
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
@@ -7,8 +7,7 @@ SELECT id, status, host, service, volume_id, display_name, project_id, size, obj
        CASE WHEN updated_at >= '0001-01-01' AND isfinite(updated_at)
             THEN to_char(updated_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(updated_at AS text) END AS updated_at,
        parent_id, temp_volume_id,
-       temp_snapshot_id, num_dependent_backups, snapshot_id, restore_volume_id
+       temp_snapshot_id, num_dependent_backups, snapshot_id, restore_volume_id, deleted
   FROM backups
  WHERE id = CAST($1 AS text)
-   AND deleted = FALSE
    FOR UPDATE;

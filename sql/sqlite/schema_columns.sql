@@ -2,4 +2,5 @@
 SELECT m.name, c.name
   FROM sqlite_master AS m, pragma_table_info(m.name) AS c
  WHERE m.type = 'table'
-   AND m.name IN ('backups', 'volumes', 'snapshots', 'volume_attachment', 'services', 'quota_usages', 'alembic_version', 'migrate_version');
+   AND m.name IN ('backups', 'volumes', 'snapshots', 'volume_attachment', 'services', 'quota_usages', 'reservations',
+                  'backup_metadata', 'alembic_version', 'migrate_version');

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::unit_rows::UnitRows;
 use super::written::{Overlay, Written};
 use crate::db::{Access, DbError};
-use crate::domain::decide::{self, BackupCase, Children, Peer};
+use crate::domain::decide::{self, BackupCase, Children, Deletion, Peer};
 use crate::domain::id::{key, same};
 use crate::domain::status::{NO_VOLUME, RESTORING, is_active};
-use crate::domain::{Attachment, Backup, ColumnSet, Evidence, Image, Moved, Snapshot, Table, Value, Volume};
+use crate::domain::{
+    Attachment, Backup, BackupMetadata, ColumnSet, Evidence, Image, Moved, QuotaUsage, Snapshot, Table, Value, Volume,
+};
 use crate::plan::Unit;
 use crate::scan::lineage::chain;
 use crate::scan::{ActiveBackups, Census, Facts, Lock, Reader, Row, volumes_of};
@@ -20,24 +22,31 @@ pub struct LockedRows {
     backups: BTreeMap<String, Backup>,
     volumes: BTreeMap<String, Volume>,
     snapshots: BTreeMap<String, Snapshot>,
+    metadata: BTreeMap<String, BackupMetadata>,
+    quotas: BTreeMap<String, QuotaUsage>,
+    /// How many reservations of the project of a backup that becomes deleted are open.
+    open_reservations: i64,
     /// Live attachments of the volume that may be set free.
     attachments: Vec<Attachment>,
 }
 
 impl LockedRows {
     /// Begins a transaction and reads the rows of a unit, under lock if it may write. Where nothing is decided again, as when a run is
-    /// undone, attachments do not matter. After an error no transaction is open.
+    /// undone, attachments do not matter, and rows that the run deleted are read. After an error no transaction is open.
     pub fn begin(reader: &mut Reader<'_>, rows: &UnitRows, access: Access, decides: bool) -> Result<Self, DbError> {
         let lock = if access == Access::Write { Lock::Held } else { Lock::None };
         let wanted: Vec<(Table, &str)> = rows.all().collect();
         let held: Vec<&str> = rows.held.iter().map(String::as_str).filter(|id| decides && *id != NO_VOLUME).collect();
-        let (rows, attachments) = reader.rows_and_attachments(access, &wanted, lock, &held)?;
-        let mut fresh = Self { attachments, ..Self::default() };
-        for row in rows.into_iter().flatten() {
+        let project = rows.project.as_deref().filter(|_| decides);
+        let (rows, attachments, open_reservations) = reader.rows_of_unit(access, &wanted, lock, (&held, project))?;
+        let mut fresh = Self { attachments, open_reservations, ..Self::default() };
+        for row in rows.into_iter().flatten().filter(|row| !decides || !row.is_deleted()) {
             match row {
                 Row::Backup(row) => drop(fresh.backups.insert(key(&row.id).into_owned(), *row)),
                 Row::Volume(row) => drop(fresh.volumes.insert(key(&row.id).into_owned(), row)),
                 Row::Snapshot(row) => drop(fresh.snapshots.insert(key(&row.id).into_owned(), row)),
+                Row::Metadata(row) => drop(fresh.metadata.insert(row.id.clone(), row)),
+                Row::Quota(row) => drop(fresh.quotas.insert(row.id.clone(), row)),
             }
         }
         Ok(fresh)
@@ -62,6 +71,10 @@ impl LockedRows {
         for row in self.snapshots.values_mut() {
             row.status = of(Table::Snapshots, &row.id).map_or(row.status.take(), |image| text(image, "status"));
         }
+        for row in self.quotas.values_mut() {
+            let in_use = of(Table::QuotaUsages, &row.id).and_then(|image| image.value("in_use").as_integer());
+            row.in_use = in_use.unwrap_or(row.in_use);
+        }
     }
 
     /// A backup as it is now; `None` where it is gone.
@@ -83,6 +96,8 @@ impl LockedRows {
             Table::Backups => self.backup(id).map(|row| row.image(columns)),
             Table::Volumes => self.volume(id).map(|row| row.image(columns)),
             Table::Snapshots => self.snapshot(id).map(Snapshot::image),
+            Table::BackupMetadata => self.metadata.get(id).map(BackupMetadata::image),
+            Table::QuotaUsages => self.quotas.get(id).map(QuotaUsage::image),
         }
     }
 
@@ -92,6 +107,7 @@ impl LockedRows {
             Table::Backups => self.backup(&image.id).and_then(|row| row.unchangeable.clone()),
             Table::Volumes => self.volume(&image.id).and_then(|row| row.unchangeable.clone()),
             Table::Snapshots => self.snapshot(&image.id).and_then(|row| row.unchangeable.clone()),
+            Table::BackupMetadata | Table::QuotaUsages => None,
         };
         unit.before.iter().find_map(of)
     }
@@ -202,6 +218,16 @@ impl Facts for LockedFacts<'_> {
 
     fn is_repaired_before(&self, _: &Peer) -> bool {
         false
+    }
+
+    fn deletion(&self, _: &Backup) -> Deletion {
+        let LockedRows { metadata, quotas, open_reservations, .. } = self.rows;
+        Deletion {
+            metadata: metadata.values().cloned().collect(),
+            quotas: quotas.values().cloned().collect(),
+            open_reservations: *open_reservations,
+            ..Deletion::default()
+        }
     }
 
     fn row_conflicts(&self, _: &BackupCase) -> Vec<Evidence> {

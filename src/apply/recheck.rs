@@ -45,6 +45,17 @@ pub fn decide_again(facts: &LockedFacts<'_>, check: Option<&CheckResult>, situat
     }
 }
 
+/// The changes with those of columns that count based on the rows as they are now: the difference stays.
+pub fn rebased(changes: &[Change], now: &[Image]) -> Vec<Change> {
+    let rebase = |change: &Change| {
+        let counted = Image::of(now, change.table, &change.id).filter(|_| change.table.counts(&change.column))?;
+        let from = counted.value(&change.column).as_integer()?;
+        let to = from.saturating_add(change.to.as_integer()?.saturating_sub(change.from.as_integer()?)).max(0);
+        Some(Change { from: from.into(), to: to.into(), ..change.clone() })
+    };
+    changes.iter().map(|change| rebase(change).unwrap_or_else(|| change.clone())).collect()
+}
+
 /// Compares a decision made again with the plan's.
 pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Result<Vec<Change>, Recheck> {
     let Some(finding) = finding else {
@@ -64,8 +75,9 @@ pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Re
         changes
             .iter()
             .map(|change| {
-                let loose =
-                    change.column == "fail_reason" || (change.column == "num_dependent_backups" && run.may_have_moved_counter(&change.id));
+                let loose = change.column == "fail_reason"
+                    || change.table.counts(&change.column)
+                    || (change.column == "num_dependent_backups" && run.may_have_moved_counter(&change.id));
                 (change.table, change.id.clone(), change.column.clone(), (!loose).then(|| change.to.clone()))
             })
             .collect()

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::recheck::rebased;
 use super::reconcile::intended;
 use super::writes::statements;
 use super::written::{SharedRows, Written};
@@ -61,8 +62,7 @@ fn next(unit: &Unit, run: &Written, census: &Census) -> SimulatedUnit {
     let before: Vec<Image> = unit.before.iter().map(|image| run.rows.get(&key(image)).unwrap_or(image).clone()).collect();
     let written = before.iter().map(key).filter(|row| run.rows.contains_key(row)).collect();
     let recorded = |parent: &str| Image::of(&before, Table::Backups, parent);
-    let changes: Vec<Change> = unit
-        .changes
+    let changes: Vec<Change> = rebased(&unit.changes, &before)
         .iter()
         .filter_map(|change| {
             if change.column != "num_dependent_backups" {

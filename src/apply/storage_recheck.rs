@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use crate::domain::status::{CREATING, ERROR};
 use crate::domain::{CheckResult, CheckVerdict, Comparison, Evidence, EvidenceCode, FindingKind};
 use crate::plan::{Plan, Purpose, Unit};
 
@@ -17,7 +16,7 @@ pub trait Precheck {
 
 /// The check that a unit's decision depends on, if it depends on one.
 pub fn deciding_check<'p>(plan: &'p Plan, unit: &Unit) -> Option<&'p CheckResult> {
-    let is_pending = unit.kind == FindingKind::Backup && matches!(unit.status.as_deref(), Some(CREATING | ERROR));
+    let is_pending = unit.kind == FindingKind::Backup && plan.policy.needs_check(unit.status.as_deref());
     let check = plan.check_of(unit).filter(|_| plan.purpose == Purpose::Repair && is_pending)?;
     // A check that could not be finished decides nothing.
     (check.verdict != CheckVerdict::Unverifiable).then_some(check)

@@ -6,7 +6,7 @@ use crate::domain::decide::Peer;
 use crate::domain::status::NO_VOLUME;
 use crate::domain::{Backup, ColumnSet, FindingKind, Table, Volume};
 use crate::plan::{Plan, Unit};
-use crate::scan::{Census, explainers, may_become_available, peers, snapshot_explainers};
+use crate::scan::{Census, explainers, may_change_parent, peers, snapshot_explainers};
 
 /// Which rows a unit needs: those that it changes, and those that its decision depends on.
 ///
@@ -17,6 +17,10 @@ pub struct UnitRows {
     backups: BTreeSet<String>,
     volumes: BTreeSet<String>,
     snapshots: BTreeSet<String>,
+    /// Metadata of a backup that is deleted or restored, and the quota of its project.
+    others: BTreeSet<(Table, String)>,
+    /// The project whose open reservations matter.
+    pub(super) project: Option<String>,
     /// The volume whose attachments matter.
     pub(super) held: Option<String>,
     /// The backup that counts this one among its dependents.
@@ -31,6 +35,8 @@ impl UnitRows {
             backups: ids_of(Table::Backups).collect(),
             volumes: ids_of(Table::Volumes).collect(),
             snapshots: ids_of(Table::Snapshots).collect(),
+            others: [Table::BackupMetadata, Table::QuotaUsages].into_iter().flat_map(|table| ids_of(table).map(move |id| (table, id))).collect(),
+            project: unit.before.iter().find_map(|image| image.value("project_id").as_text()).map(str::to_owned),
             ..Self::default()
         };
         let ids = |backups: Vec<Peer>| backups.into_iter().map(|backup| backup.id);
@@ -63,7 +69,7 @@ impl UnitRows {
         self.held.clone_from(&backup.volume_id);
         self.backups.extend(peers(census, backup).into_iter().map(|peer| peer.id));
         // The decision depends on the parent, even if the parent's row does not change.
-        self.backups.extend(backup.parent_id.clone().filter(|_| may_become_available(check, &plan.policy)));
+        self.backups.extend(backup.parent_id.clone().filter(|_| may_change_parent(check, &plan.policy)));
         // A check covers the backup and all its ancestors.
         self.backups.extend(check.into_iter().flat_map(|check| &check.rows).map(|image| image.id.clone()));
     }
@@ -72,7 +78,8 @@ impl UnitRows {
     pub fn all(&self) -> impl Iterator<Item = (Table, &str)> {
         let backups = self.backups.iter().map(|id| (Table::Backups, id.as_str()));
         let volumes = self.volumes.iter().map(|id| (Table::Volumes, id.as_str()));
-        backups.chain(volumes).chain(self.snapshots.iter().map(|id| (Table::Snapshots, id.as_str())))
+        let snapshots = self.snapshots.iter().map(|id| (Table::Snapshots, id.as_str()));
+        backups.chain(volumes).chain(snapshots).chain(self.others.iter().map(|(table, id)| (*table, id.as_str())))
     }
 
     /// Rows by their ids alone.

@@ -10,7 +10,7 @@ use super::Settlement;
 use super::heartbeat_wait::depends_on_silence;
 use super::locked_rows::{LockedFacts, LockedRows};
 use super::options::{Connect, Mode, Options};
-use super::recheck::{Recheck, decide_again, same_decision};
+use super::recheck::{Recheck, decide_again, rebased, same_decision};
 use super::reconcile::{Sent, Standing, settle_rows};
 use super::undo_guard::{NewIncrements, new_increment};
 use super::unit_rows::UnitRows;
@@ -270,7 +270,7 @@ impl Worker<'_> {
             Purpose::Repair => (self.changes_of_repair(&facts, &known.situation), Direction::Forward),
             Purpose::Undo => {
                 let refusal = locked.unchangeable(unit).or_else(|| new_increment(unit, &known.increments).cloned());
-                (refusal.map_or_else(|| Ok(unit.changes.clone()), |why| Err(Recheck::Refused(why))), Direction::Either)
+                (refusal.map_or_else(|| Ok(rebased(&unit.changes, &now)), |why| Err(Recheck::Refused(why))), Direction::Either)
             }
         };
         Ok(match decided.and_then(|changes| only_allowed(changes, &now, direction)) {

@@ -4,7 +4,7 @@ use crate::audit::record::StatementText;
 use crate::db::literal::inline;
 use crate::db::statements as sql;
 use crate::db::{Engine, Param, Statement};
-use crate::domain::{Change, ColumnSet, Image, Table, Value};
+use crate::domain::{Change, ColumnSet, Image, Table};
 
 /// A guarded UPDATE.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,11 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
         (Table::Backups, ColumnSet::Liberty) => {
             (&sql::BACKUP_UPDATE_LIBERTY, [BACKUP_SETS, &["num_dependent_backups"]].concat(), [BACKUP_GUARDS, LIBERTY_GUARDS].concat())
         }
+        (Table::Backups, ColumnSet::Mitaka) if changes.iter().any(|change| change.column == "deleted") => (
+            &sql::BACKUP_DELETION_MITAKA,
+            vec!["status", "deleted"],
+            [&["deleted"], BACKUP_GUARDS, LIBERTY_GUARDS, MITAKA_GUARDS].concat(),
+        ),
         (Table::Backups, ColumnSet::Mitaka) => (
             &sql::BACKUP_UPDATE_MITAKA,
             [BACKUP_SETS, &["num_dependent_backups"]].concat(),
@@ -47,13 +52,17 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
             (&sql::VOLUME_UPDATE_LIBERTY, vec!["status"], vec!["status", "attach_status", "updated_at", "previous_status"])
         }
         (Table::Snapshots, _) => (&sql::SNAPSHOT_UPDATE, vec!["status"], vec!["status", "volume_id", "updated_at"]),
+        (Table::BackupMetadata, _) => (&sql::BACKUP_METADATA_DELETION, vec!["deleted"], vec!["deleted", "backup_id"]),
+        (Table::QuotaUsages, _) => {
+            (&sql::QUOTA_USAGE_UPDATE, vec!["in_use", "reserved"], vec!["project_id", "resource", "in_use", "reserved"])
+        }
     };
     let wanted = |column: &&str| -> Param {
         let changed = changes.iter().find(|change| change.column == **column).map(|change| &change.to);
         Param::One(changed.unwrap_or_else(|| now.value(column)).clone())
     };
     let guard = |column: &&str| Param::One(now.value(column).clone());
-    let params = sets.iter().map(wanted).chain([Param::One(Value::from(now.id.as_str()))]).chain(guards.iter().map(guard)).collect();
+    let params = sets.iter().map(wanted).chain([Param::One(now.table.key(&now.id))]).chain(guards.iter().map(guard)).collect();
     Write { statement, params, guards }
 }
 

@@ -127,11 +127,14 @@ pub struct DecisionArgs {
     #[arg(long, value_name = "HOST")]
     pub assume_dead: Vec<String>,
     /// The status that backups get if there is a choice
-    #[arg(long, value_name = "STATUS", value_parser = ["available", "error"])]
+    #[arg(long, value_name = "STATUS", value_parser = ["available", "error", "deleted"])]
     pub to: Option<String>,
-    /// Allow a backup to become available although its data was not verified
+    /// Allow a backup to become available although its data was not verified, or deleted although its data may still be there
     #[arg(long)]
     pub allow_unverified: bool,
+    /// Leave the quota of the project as it is when a backup becomes deleted
+    #[arg(long)]
+    pub no_quota: bool,
     /// Also correct wrong num_dependent_backups
     #[arg(long)]
     pub fix_counters: bool,
@@ -188,6 +191,7 @@ impl SelectionArgs {
             };
             policy.to = decision.to.clone();
             policy.allow_unverified = decision.allow_unverified;
+            policy.no_quota = decision.no_quota;
             policy.fix_counters = decision.fix_counters;
         }
         Ok(Wanted { selection, policy, may_be_empty: self.allow_empty })

@@ -126,7 +126,7 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
     if execution.dry_run {
         return dry_run(context, database, planned);
     }
-    database.require_writable()?;
+    database.require_writable(&plan.policy)?;
     if !execution.yes {
         require_log(context)?;
         show_changes(context, database, plan)?;
@@ -142,7 +142,7 @@ pub fn require_log(context: &Context<'_>) -> Result<()> {
 
 fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>) -> Result<Exit> {
     let (ui, execution) = (context.ui, planned.execution);
-    if let Some(obstacle) = database.obstacle()? {
+    if let Some(obstacle) = database.obstacle(&planned.plan.policy)? {
         let problem = obstacle.to_string();
         let Error { exit, hint, .. } = obstacle.into();
         ui.warn(format!("{problem}: without --dry-run this ends with {}; {}", exit.code(), hint.unwrap_or_default()));

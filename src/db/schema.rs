@@ -17,6 +17,12 @@ pub struct Schema {
     pub has_attachments: bool,
     /// The table `quota_usages` exists.
     pub has_quotas: bool,
+    /// The table `reservations` exists.
+    pub has_reservations: bool,
+    /// The table `backup_metadata` exists.
+    pub has_backup_metadata: bool,
+    /// `backups` has `encryption_key_id`.
+    pub has_keys: bool,
     /// `services` has `report_count`, as in every release of Cinder.
     pub has_report_count: bool,
     /// The range of releases, for people: `2024.1 to 2026.2 (revision 9c74c1c6971f)`.
@@ -82,6 +88,9 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
         columns,
         has_attachments: found.contains_key("volume_attachment"),
         has_quotas: found.contains_key("quota_usages"),
+        has_reservations: found.contains_key("reservations"),
+        has_backup_metadata: found.contains_key("backup_metadata"),
+        has_keys: found.get("backups").is_some_and(|columns| columns.contains("encryption_key_id")),
         has_report_count: found.get("services").is_some_and(|columns| columns.contains("report_count")),
         release: release(revision.as_ref(), columns),
     })

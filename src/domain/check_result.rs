@@ -263,6 +263,13 @@ impl CheckResult {
         is_deep_enough && !self.partial && !self.busy
     }
 
+    /// Whether a backup may become deleted: the storage itself said that nothing of it is there. A missing container shows that only if
+    /// it is the right storage, which nothing proves.
+    pub fn earns_deleted(&self) -> bool {
+        let no_container = |problem: &Problem| problem.code == ProblemCode::ContainerMissing;
+        self.verdict == CheckVerdict::Missing && !self.busy && !self.begun && !self.partial && !self.problems.iter().any(no_container)
+    }
+
     /// Whether the driver has nothing left to write, although its service is up: what it writes last is there and intact, and nothing is
     /// younger than `--settle`. Objects without times cannot show that, and neither can an image that somebody has open or locked.
     pub fn is_finished(&self) -> bool {
@@ -450,6 +457,7 @@ impl Backup {
             num_dependent_backups: integer("num_dependent_backups"),
             snapshot_id: text("snapshot_id"),
             restore_volume_id: text("restore_volume_id"),
+            deleted: integer("deleted") == Some(1),
             ..Self::default()
         }
     }

@@ -83,6 +83,9 @@ codes! {
     PreviousStatusUnusable = "previous-status-unusable",
         "`volumes.previous_status` is not a status to go back to. The attachments decide.",
         NOTHING;
+    QuotaTooLow = "quota-too-low",
+        "The quota of the project counts less than the backup that becomes deleted, so it stays at 0.",
+        "Run `cinder-manage quota sync` for the project.";
     Recent = "recent",
         "The row was changed more recently than `--older-than`, so it may not be stuck.",
         "Wait, or give a shorter `--older-than` if you know that it is stuck.";
@@ -156,7 +159,8 @@ codes! {
         "The backup is an import that did not finish: it has no volume and no size.",
         "Import it again.";
     Unverified = "unverified",
-        "The backup becomes available although its data was not verified. `--allow-unverified` was given.",
+        "The backup becomes available although its data was not verified, or deleted although its data may still be there. \
+         `--allow-unverified` was given.",
         REVIEW_RISK;
     VolumeGone = "volume-gone",
         "The volume of the backup no longer exists.",

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
+use super::status::{CREATING, DELETED, DELETING, ERROR, ERROR_DELETING};
 use super::{ColumnSet, Services};
 
 /// The hosts whose cinder-backup the user declared dead (`--assume-dead`).
@@ -59,10 +60,13 @@ pub struct Policy {
     pub thresholds: Thresholds,
     /// `--assume-dead`.
     pub assume_dead: AssumeDead,
-    /// `--to`: `available` or `error` instead of the usual status.
+    /// `--to`: `available`, `error` or `deleted` instead of the usual status.
     pub to: Option<String>,
-    /// `--allow-unverified`: `available` without a check.
+    /// `--allow-unverified`: `available` or `deleted` without a check.
     pub allow_unverified: bool,
+    /// `--no-quota`: what the quota counts stays as it is when a backup becomes deleted.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_quota: bool,
     /// `--accept-quick`: `available` after a check that read no data.
     #[serde(default, skip_serializing_if = "is_false")]
     pub accept_quick: bool,
@@ -91,11 +95,24 @@ impl Default for Policy {
             assume_dead: AssumeDead::None,
             to: None,
             allow_unverified: false,
+            no_quota: false,
             accept_quick: false,
             fix_counters: false,
             evidence_max_age_seconds: a_day(),
             asked: BTreeSet::new(),
         }
+    }
+}
+
+impl Policy {
+    /// Whether backups are to become deleted.
+    pub fn deletes(&self) -> bool {
+        self.to.as_deref() == Some(DELETED)
+    }
+
+    /// Whether a check of its storage has a say in what becomes of a backup with this status.
+    pub fn needs_check(&self, status: Option<&str>) -> bool {
+        matches!(status, Some(CREATING | ERROR)) || (self.deletes() && matches!(status, Some(DELETING | ERROR_DELETING)))
     }
 }
 

@@ -22,14 +22,33 @@ pub enum ColumnSet {
 
 /// The tables whose rows the program may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Table {
     /// `backups`; locked first.
     Backups,
     /// `volumes`; locked second.
     Volumes,
-    /// `snapshots`; locked last.
+    /// `snapshots`; locked third.
     Snapshots,
+    /// `backup_metadata`; locked fourth.
+    BackupMetadata,
+    /// `quota_usages`; locked last, as many units may need the same row.
+    QuotaUsages,
+}
+
+impl Table {
+    /// The primary key of a row as a parameter: an integer in some tables.
+    pub fn key(self, id: &str) -> Value {
+        match self {
+            Self::Backups | Self::Volumes | Self::Snapshots => Value::from(id),
+            Self::BackupMetadata | Self::QuotaUsages => id.parse().map_or(Value::Null, Value::Integer),
+        }
+    }
+
+    /// Whether a column counts: an operation adds to it or subtracts from it, so a change keeps its difference, and not its values.
+    pub fn counts(self, column: &str) -> bool {
+        self == Self::QuotaUsages && matches!(column, "in_use" | "reserved")
+    }
 }
 
 /// The image of a row: what a guard compares, a plan carries and an audit record keeps.
@@ -61,11 +80,11 @@ impl Image {
         self.columns.get(column).unwrap_or(&Value::Null)
     }
 
-    /// The columns in which `now` differs from this image.
+    /// The columns in which `now` differs from this image. Those that count are left out: see [`Table::counts`].
     pub fn moved(&self, now: &Self) -> Vec<Moved> {
         self.columns
             .iter()
-            .filter(|(column, before)| now.value(column) != *before)
+            .filter(|(column, before)| now.value(column) != *before && !self.table.counts(column))
             .map(|(column, before)| Moved {
                 table: self.table,
                 id: self.id.clone(),
@@ -92,7 +111,7 @@ pub struct Moved {
     pub found: Value,
 }
 
-/// A row of `backups` that is not deleted.
+/// A row of `backups`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Backup {
     /// Primary key.
@@ -135,6 +154,8 @@ pub struct Backup {
     pub snapshot_id: Option<String>,
     /// The volume that it is, or was last, restored to (Mitaka).
     pub restore_volume_id: Option<String>,
+    /// Only an undo reads a deleted row.
+    pub deleted: bool,
     /// Why the row cannot be changed: a guarded column has a value that a guard cannot compare or an undo cannot restore.
     pub unchangeable: Option<String>,
 }
@@ -155,7 +176,7 @@ impl Backup {
     /// The guarded columns that the database has.
     pub fn image(&self, columns: ColumnSet) -> Image {
         let guarded = [
-            (Juno, "deleted", Value::Integer(0)),
+            (Juno, "deleted", Value::Integer(self.deleted.into())),
             (Juno, "status", self.status.clone().into()),
             (Juno, "host", self.host.clone().into()),
             (Juno, "service", self.service.clone().into()),
@@ -247,6 +268,55 @@ impl Snapshot {
             (Juno, "updated_at", self.updated_at.clone().into()),
         ];
         Image::new(Table::Snapshots, &self.id, Juno, guarded)
+    }
+}
+
+/// A row of `backup_metadata`: a user's name and value for a backup. The table was added in Pike.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BackupMetadata {
+    /// Primary key, an integer.
+    pub id: String,
+    /// The backup.
+    pub backup_id: String,
+    /// Only an undo reads a deleted row.
+    pub deleted: bool,
+}
+
+impl BackupMetadata {
+    /// The guarded columns.
+    pub fn image(&self) -> Image {
+        let guarded =
+            [(Juno, "deleted", Value::Integer(self.deleted.into())), (Juno, "backup_id", Value::from(self.backup_id.as_str()))];
+        Image::new(Table::BackupMetadata, &self.id, Juno, guarded)
+    }
+}
+
+/// A row of `quota_usages` that is not deleted: what a project's quota counts of one resource.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct QuotaUsage {
+    /// Primary key, an integer.
+    pub id: String,
+    /// The project.
+    pub project_id: String,
+    /// `backups`, or `backup_gigabytes`.
+    pub resource: String,
+    /// Rows, or GiB, of the project's live backups.
+    pub in_use: i64,
+    /// What operations have reserved beside it.
+    pub reserved: i64,
+}
+
+impl QuotaUsage {
+    /// The guarded columns.
+    pub fn image(&self) -> Image {
+        let guarded = [
+            (Juno, "deleted", Value::Integer(0)),
+            (Juno, "project_id", Value::from(self.project_id.as_str())),
+            (Juno, "resource", Value::from(self.resource.as_str())),
+            (Juno, "in_use", Value::Integer(self.in_use)),
+            (Juno, "reserved", Value::Integer(self.reserved)),
+        ];
+        Image::new(Table::QuotaUsages, &self.id, Juno, guarded)
     }
 }
 

@@ -10,6 +10,8 @@ pub const DELETING: &str = "deleting";
 pub const RESTORING: &str = "restoring";
 /// A backup or volume that cannot be used.
 pub const ERROR: &str = "error";
+/// A backup that no longer exists; its row is deleted, too.
+pub const DELETED: &str = "deleted";
 /// A backup whose deletion failed.
 pub const ERROR_DELETING: &str = "error_deleting";
 /// A volume or snapshot that a backup is being made of.

@@ -4,7 +4,7 @@
 //! nor a fault in a decision can make another change.
 
 use super::status::{
-    AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, IN_USE, RESTORING, RESTORING_BACKUP,
+    AVAILABLE, BACKING_UP, CREATING, DELETED, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, IN_USE, RESTORING, RESTORING_BACKUP,
 };
 use super::{Change, Table, Value};
 
@@ -19,6 +19,9 @@ const STATUS: &[(Table, Option<&str>, &str)] = &[
     (Table::Backups, Some(ERROR_DELETING), ERROR),
     (Table::Backups, Some(ERROR), AVAILABLE),
     (Table::Backups, None, ERROR),
+    (Table::Backups, Some(DELETING), DELETED),
+    (Table::Backups, Some(ERROR_DELETING), DELETED),
+    (Table::Backups, Some(ERROR), DELETED),
     (Table::Volumes, Some(BACKING_UP), AVAILABLE),
     (Table::Volumes, Some(BACKING_UP), IN_USE),
     (Table::Volumes, Some(RESTORING_BACKUP), ERROR_RESTORING),
@@ -55,6 +58,8 @@ fn allowed_forward(table: Table, column: &str, from: &Value, to: &Value) -> bool
         (Table::Backups, "fail_reason") => to.as_text().is_some_and(|text| text.chars().count() <= 255),
         (Table::Backups, "service_metadata") => to.as_text().is_some(),
         (Table::Backups, "size") => *from == Value::Null && to.as_integer().is_some_and(|size| size >= 0),
+        (Table::Backups | Table::BackupMetadata, "deleted") => (from, to) == (&Value::Integer(0), &Value::Integer(1)),
+        (Table::QuotaUsages, "in_use") => to.as_integer().is_some_and(|count| count >= 0),
         (Table::Backups, "object_count" | "num_dependent_backups") => to.as_integer().is_some_and(|count| count >= 0),
         _ => false,
     }
@@ -91,9 +96,21 @@ mod tests {
     }
 
     #[test]
-    fn deleting_a_row_or_moving_it_is_never_allowed() {
-        for column in ["deleted", "deleted_at", "id", "host", "volume_id", "project_id", "container"] {
-            for table in [Table::Backups, Table::Volumes, Table::Snapshots] {
+    fn only_a_backup_and_its_metadata_may_be_marked_as_deleted() {
+        let mark = |table, from: i64, to: i64| change(table, "deleted", from.into(), to.into());
+        for table in [Table::Backups, Table::BackupMetadata] {
+            assert!(is_allowed(&mark(table, 0, 1), Direction::Forward) && !is_allowed(&mark(table, 1, 0), Direction::Forward));
+            assert!(is_allowed(&mark(table, 1, 0), Direction::Either));
+        }
+        for table in [Table::Volumes, Table::Snapshots, Table::QuotaUsages] {
+            assert!(!is_allowed(&mark(table, 0, 1), Direction::Either));
+        }
+    }
+
+    #[test]
+    fn moving_a_row_is_never_allowed() {
+        for column in ["deleted_at", "id", "host", "volume_id", "project_id", "container"] {
+            for table in [Table::Backups, Table::Volumes, Table::Snapshots, Table::BackupMetadata, Table::QuotaUsages] {
                 let change = change(table, column, Value::Integer(0), Value::Integer(1));
                 assert!(!is_allowed(&change, Direction::Forward) && !is_allowed(&change, Direction::Either), "{column}");
             }

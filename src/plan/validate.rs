@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 
 use super::{PlanBody, Purpose, Unit};
-use crate::domain::status::{AVAILABLE, ERROR};
+use crate::domain::status::{AVAILABLE, DELETED, ERROR};
 use crate::domain::transitions::{Direction, is_allowed, refusal};
-use crate::domain::{Backup, ColumnSet, FindingKind, Image, Snapshot, Table, Value, Volume, digest};
+use crate::domain::{Backup, BackupMetadata, ColumnSet, FindingKind, Image, QuotaUsage, Snapshot, Table, Value, Volume, digest};
 
 impl PlanBody {
     /// Says what is not consistent.
@@ -24,8 +24,8 @@ impl PlanBody {
         if spans.older_than_seconds < 0 || spans.service_down_time_seconds < 0 {
             return Err("its policy has a negative time span".to_owned());
         }
-        if self.policy.to.as_deref().is_some_and(|to| ![AVAILABLE, ERROR].contains(&to)) {
-            return Err("its policy has a target status other than available and error".to_owned());
+        if self.policy.to.as_deref().is_some_and(|to| ![AVAILABLE, ERROR, DELETED].contains(&to)) {
+            return Err("its policy has a target status other than available, error and deleted".to_owned());
         }
         if (self.purpose == Purpose::Undo) != self.undoes.is_some() {
             return Err("its purpose does not fit the run that it undoes".to_owned());
@@ -111,5 +111,7 @@ fn whole(table: Table, columns: ColumnSet) -> Image {
         Table::Backups => Backup::default().image(columns),
         Table::Volumes => Volume::default().image(columns),
         Table::Snapshots => Snapshot::default().image(),
+        Table::BackupMetadata => BackupMetadata::default().image(),
+        Table::QuotaUsages => QuotaUsage::default().image(),
     }
 }

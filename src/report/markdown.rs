@@ -102,7 +102,7 @@ fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
         }
     }
     if policy.allow_unverified {
-        writeln!(out, "- **Safety flag `--allow-unverified`**: a backup may become `available` without a check of its data.")?;
+        writeln!(out, "- **Safety flag `--allow-unverified`**: a backup may become `available` or `deleted` without a check of its data.")?;
     } else {
         writeln!(
             out,
@@ -111,6 +111,9 @@ fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
     }
     if policy.accept_quick {
         writeln!(out, "- **Safety flag `--accept-quick`**: a quick check, which reads no data, is enough for a backup in `creating`.")?;
+    }
+    if policy.no_quota {
+        writeln!(out, "- The quota of a project stays as it is when a backup becomes `deleted` (`--no-quota`).")?;
     }
     if let Some(to) = &policy.to {
         writeln!(out, "- Backups become {} (`--to`).", markdown_code(to))?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::active::{ActiveBackups, volumes_of};
 use super::census::Census;
-use crate::domain::decide::{BackupCase, Children, CounterCase, Peer, SnapshotCase, VolumeCase};
+use crate::domain::decide::{BackupCase, Children, CounterCase, Deletion, Peer, SnapshotCase, VolumeCase};
 use crate::domain::id::same;
-use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, RESTORING, RESTORING_BACKUP};
+use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETED, DELETING, RESTORING, RESTORING_BACKUP};
 use crate::domain::{Attachment, Backup, CheckResult, ColumnSet, Evidence, Policy, Snapshot, Volume};
 
 /// The rows that one decision depends on, beside the row that it is about.
@@ -33,6 +33,8 @@ pub trait Facts {
     fn attachments(&self, volume: &str) -> Vec<Attachment>;
     /// The live children of a backup. Under lock: as the census counted them, with what the run has changed since.
     fn children(&self, parent: &str) -> Children;
+    /// Of what only the deletion of a backup depends on: its metadata and key, and the quota of its project.
+    fn deletion(&self, backup: &Backup) -> Deletion;
     /// Whether an earlier unit of the same plan repairs this active backup, so that it will hold its rows no longer. Never under lock: what
     /// is active then was not repaired.
     fn is_repaired_before(&self, peer: &Peer) -> bool;
@@ -53,13 +55,14 @@ pub fn backup_case(backup: Backup, check: Option<&CheckResult>, facts: &dyn Fact
         attachments: held.map(|volume| attachments(facts, &volume.id)).unwrap_or_default(),
         destination: backup.restore_volume_id.as_deref().and_then(|id| facts.volume(id)).cloned(),
         snapshot: backup.snapshot_id.as_deref().and_then(|id| facts.snapshot(id)).cloned(),
-        parent: backup.parent_id.as_deref().filter(|_| may_become_available(check, policy)).and_then(|id| facts.parent(id)).cloned(),
-        ancestors: if check.is_some() && has_data_to_check(&backup) { facts.ancestors(&backup) } else { Vec::new() },
+        parent: backup.parent_id.as_deref().filter(|_| may_change_parent(check, policy)).and_then(|id| facts.parent(id)).cloned(),
+        ancestors: if check.is_some() && policy.needs_check(backup.status.as_deref()) { facts.ancestors(&backup) } else { Vec::new() },
         siblings: siblings(&backup, facts),
         peers: peers(facts.active(), &backup).into_iter().map(|peer| Peer { released: facts.is_repaired_before(&peer), ..peer }).collect(),
         conflicts: Vec::new(),
         volume_is_temporary: backup.volume_id.as_deref().is_some_and(|id| facts.census().is_temporary(id)),
         check: check.cloned().map(Box::new),
+        deletion: policy.deletes().then(|| Box::new(deletion(&backup, facts))),
         volume,
         backup,
     };
@@ -92,14 +95,16 @@ pub fn counter_case(backup: Backup, facts: &dyn Facts, occupied: bool) -> Counte
     CounterCase { children: facts.children(&backup.id), occupied, backup }
 }
 
-/// Whether a decision may make a backup `available`, so that it depends on the parent.
-pub fn may_become_available(check: Option<&CheckResult>, policy: &Policy) -> bool {
-    check.is_some() || policy.to.as_deref() == Some(AVAILABLE)
+/// Whether a decision may change the counter of a backup's parent, so that it depends on the parent.
+pub fn may_change_parent(check: Option<&CheckResult>, policy: &Policy) -> bool {
+    check.is_some() || matches!(policy.to.as_deref(), Some(AVAILABLE | DELETED))
 }
 
-/// Whether a check of its storage has a say in the status of a backup.
-pub fn has_data_to_check(backup: &Backup) -> bool {
-    matches!(backup.status.as_deref(), Some(CREATING | ERROR))
+/// What only the deletion of a backup depends on.
+fn deletion(backup: &Backup, facts: &dyn Facts) -> Deletion {
+    let mut of_volume = backup.volume_id.iter().flat_map(|id| facts.active().of_volume(id));
+    let writing = of_volume.find(|other| other.status.as_deref() == Some(CREATING));
+    Deletion { children: facts.children(&backup.id), writing: writing.map(|other| other.id), ..facts.deletion(backup) }
 }
 
 /// The other active backups that may use a volume or snapshot of this one, in the order of their ids.

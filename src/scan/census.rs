@@ -151,6 +151,9 @@ pub struct Census {
     ids: CompactIds,
 }
 
+/// Takes the rows of active backups, a portion at a time.
+type PortionSink<'s> = &'s mut dyn FnMut(&mut Reader<'_>, &[Backup]) -> Result<(), DbError>;
+
 impl Census {
     /// Takes the census. The rows of active backups are read once more, in portions, and passed on.
     pub fn take(

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::active::ActiveBackups;
-use super::cases::{Facts, backup_case, counter_case, has_data_to_check, snapshot_case, volume_case};
+use super::cases::{Facts, backup_case, counter_case, snapshot_case, volume_case};
 use super::census::{Census, PORTION};
 use super::compact_ids::CompactIds;
 use super::document::Summary;
@@ -16,7 +16,9 @@ use super::run::{Basis, KeptRows, Pending, ScanError, ScanRequest};
 use crate::domain::decide::{self, BackupCase};
 use crate::domain::id::key;
 use crate::domain::status::{ERROR, ERROR_DELETING};
-use crate::domain::{Attachment, Backup, ColumnSet, Finding, Image, Need, Policy, Situation, Snapshot, Volume};
+use crate::domain::{
+    Attachment, Backup, BackupMetadata, ColumnSet, Finding, Image, Need, Policy, QuotaUsage, Situation, Snapshot, Volume,
+};
 
 /// A check may take hours, and other backups become old enough to be stuck meanwhile. If a check of the storage was asked for, do not give
 /// them up without one.
@@ -90,18 +92,24 @@ impl<'a> Findings<'a> {
     fn backups(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
         let (census, policy, situation, columns) = (self.census, self.request.policy, self.situation, self.situation.columns);
         let (repaired, request) = (Rc::clone(&self.repaired), self.request);
-        let with_chain = |backup: &Backup| request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id);
+        let with_chain = |backup: &Backup| {
+            policy.needs_check(backup.status.as_deref())
+                && (request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id))
+        };
         // In portions, so that not all rows are in memory at once.
         for ids in census.selected() {
             let mut portion = reader.backups(&ids)?;
             portion.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-            let related = RelatedRows::of_backups(reader, &portion, &with_chain, &self.pending.references)?;
+            let mut related = RelatedRows::of_backups(reader, &portion, &with_chain, &self.pending.references)?;
+            if policy.deletes() {
+                related.read_deletions(reader, &portion)?;
+            }
             let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
             for backup in portion {
                 let check = request.checks.get(&backup.id);
                 let case = backup_case(backup, check, &facts, policy);
                 let mut finding = decide::backup(&case, situation, policy);
-                if request.kept == KeptRows::Chains && has_data_to_check(&case.backup) {
+                if request.kept == KeptRows::Chains && policy.needs_check(case.backup.status.as_deref()) {
                     finding.rows = images_of_chain(&case.backup, &facts.ancestors(&case.backup), columns);
                 }
                 if request.storage_checked {
@@ -266,7 +274,11 @@ fn images_of_chain(backup: &Backup, ancestors: &[Arc<Backup>], columns: ColumnSe
 fn images_of_backup(case: &BackupCase, columns: ColumnSet) -> Vec<Image> {
     let backups = std::iter::once(&case.backup).chain(&case.parent).map(|row| row.image(columns));
     let volumes = case.volume.iter().chain(&case.destination).map(|row| row.image(columns));
-    backups.chain(volumes).chain(case.snapshot.iter().map(Snapshot::image)).collect()
+    let deletion = case.deletion.iter();
+    let others = deletion.flat_map(|deletion| {
+        deletion.metadata.iter().map(BackupMetadata::image).chain(deletion.quotas.iter().map(QuotaUsage::image))
+    });
+    backups.chain(volumes).chain(case.snapshot.iter().map(Snapshot::image)).chain(others).collect()
 }
 
 #[cfg(test)]

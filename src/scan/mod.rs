@@ -22,7 +22,7 @@ mod run;
 
 pub use active::{ActiveBackups, volumes_of};
 pub use cases::{
-    Facts, backup_case, counter_case, explainers, may_become_available, peers, snapshot_case, snapshot_explainers, volume_case,
+    Facts, backup_case, counter_case, explainers, may_change_parent, peers, snapshot_case, snapshot_explainers, volume_case,
 };
 pub use census::Census;
 pub use compact_ids::CompactIds;

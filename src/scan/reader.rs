@@ -7,7 +7,9 @@ use crate::db::schema::Schema;
 use crate::db::statements as sql;
 use crate::db::{Access, DbError, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
 use crate::domain::id::same;
-use crate::domain::{Attachment, Backup, ColumnSet, Image, ServiceRow, Snapshot, Table, Value, Volume};
+use crate::domain::{
+    Attachment, Backup, BackupMetadata, ColumnSet, Image, QuotaUsage, ServiceRow, Snapshot, Table, Value, Volume,
+};
 
 /// Whether a row is locked while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub enum Row {
     Volume(Volume),
     /// Of `snapshots`.
     Snapshot(Snapshot),
+    /// Of `backup_metadata`.
+    Metadata(BackupMetadata),
+    /// Of `quota_usages`.
+    Quota(QuotaUsage),
 }
 
 impl Row {
@@ -36,6 +42,8 @@ impl Row {
             Self::Backup(row) => row.image(columns),
             Self::Volume(row) => row.image(columns),
             Self::Snapshot(row) => row.image(),
+            Self::Metadata(row) => row.image(),
+            Self::Quota(row) => row.image(),
         }
     }
 
@@ -44,6 +52,17 @@ impl Row {
             Self::Backup(row) => &row.id,
             Self::Volume(row) => &row.id,
             Self::Snapshot(row) => &row.id,
+            Self::Metadata(row) => &row.id,
+            Self::Quota(row) => &row.id,
+        }
+    }
+
+    /// Whether it is deleted. Of the other tables, only rows that are not are read.
+    pub fn is_deleted(&self) -> bool {
+        match self {
+            Self::Backup(row) => row.deleted,
+            Self::Metadata(row) => row.deleted,
+            Self::Volume(_) | Self::Snapshot(_) | Self::Quota(_) => false,
         }
     }
 }
@@ -157,6 +176,8 @@ fn backup(row: &mut [Value]) -> Backup {
         num_dependent_backups: cells.guarded_integer("num_dependent_backups"),
         snapshot_id: cells.guarded("snapshot_id"),
         restore_volume_id: cells.guarded("restore_volume_id"),
+        // A list has only rows that are not.
+        deleted: cells.integer() == Some(1),
         unchangeable: None,
     };
     backup.unchangeable = cells.unchangeable(Table::Backups, &backup.id);
@@ -237,6 +258,26 @@ fn attachment(row: &mut [Value]) -> Attachment {
         instance_uuid: cells.text(),
         attached_host: cells.text(),
         attach_status: cells.text(),
+    }
+}
+
+fn metadata(row: &mut [Value]) -> BackupMetadata {
+    let mut cells = Cells::of(row);
+    BackupMetadata {
+        id: cells.text().unwrap_or_default(),
+        backup_id: cells.text().unwrap_or_default(),
+        deleted: cells.integer() == Some(1),
+    }
+}
+
+fn quota(row: &mut [Value]) -> QuotaUsage {
+    let mut cells = Cells::of(row);
+    QuotaUsage {
+        id: cells.text().unwrap_or_default(),
+        project_id: cells.text().unwrap_or_default(),
+        resource: cells.text().unwrap_or_default(),
+        in_use: cells.integer().unwrap_or_default(),
+        reserved: cells.integer().unwrap_or_default(),
     }
 }
 
@@ -341,6 +382,45 @@ impl Reader<'_> {
         Ok(found)
     }
 
+    /// The live metadata of backups, in batches; none where the table does not exist.
+    pub fn backup_metadata(&mut self, backups: &[String]) -> Result<Vec<BackupMetadata>, DbError> {
+        if !self.schema.has_backup_metadata {
+            return Ok(Vec::new());
+        }
+        self.by_ids(&sql::BACKUP_METADATA_BY_BACKUPS, backups, metadata)
+    }
+
+    /// The backups that are encrypted, with the ids of their keys, in batches; none where there is no such column.
+    pub fn backup_keys(&mut self, backups: &[String]) -> Result<Vec<(String, String)>, DbError> {
+        if !self.schema.has_keys {
+            return Ok(Vec::new());
+        }
+        self.by_ids(&sql::BACKUP_KEYS_BY_IDS, backups, |row| {
+            let mut cells = Cells::of(row);
+            (cells.text().unwrap_or_default(), cells.text().unwrap_or_default())
+        })
+    }
+
+    /// What the quotas of projects count, in batches.
+    ///
+    /// # Errors
+    /// [`DbErrorKind::Schema`] if one of the tables of quotas is missing, as it seems to be if the account may not read it.
+    pub fn quota_usages_of(&mut self, projects: &[String]) -> Result<Vec<QuotaUsage>, DbError> {
+        if !self.schema.has_quotas || !self.schema.has_reservations {
+            let message = "the tables quota_usages and reservations are not both there; check that this account may read them, as                            `sql/grants/` shows for --to deleted";
+            return Err(DbError::new(DbErrorKind::Schema, message));
+        }
+        self.by_ids(&sql::QUOTA_USAGES_BY_PROJECTS, projects, quota)
+    }
+
+    /// How many reservations for backups and their gigabytes are open, by project, in batches.
+    pub fn open_reservations(&mut self, projects: &[String]) -> Result<Vec<(String, i64)>, DbError> {
+        self.by_ids(&sql::RESERVATIONS_BY_PROJECTS, projects, |row| {
+            let mut cells = Cells::of(row);
+            (cells.text().unwrap_or_default(), cells.integer().unwrap_or_default())
+        })
+    }
+
     /// The database server's UTC clock.
     pub fn clock(&mut self) -> Result<jiff::civil::DateTime, DbError> {
         let rows = self.session.rows(&sql::CLOCK, &[])?;
@@ -377,33 +457,40 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// One live row.
+    /// One row; a backup and its metadata even if they are deleted.
     pub fn row(&mut self, table: Table, id: &str, lock: Lock) -> Result<Option<Row>, DbError> {
         let answers = self.session.pipeline(&[self.row_step(table, id, lock)])?;
         Ok(answers.first().and_then(|answer| row_in(answer, table, id)))
     }
 
-    /// Begins a transaction and reads live rows in it, one result for each in their order, and the live attachments of some volumes.
-    pub fn rows_and_attachments(
+    /// Begins a transaction and reads rows in it, one result for each in their order, then the live attachments of some volumes, and how
+    /// many reservations of a project are open.
+    pub fn rows_of_unit(
         &mut self,
         access: Access,
         wanted: &[(Table, &str)],
         lock: Lock,
-        volumes: &[&str],
-    ) -> Result<(Vec<Option<Row>>, Vec<Attachment>), DbError> {
+        (volumes, project): (&[&str], Option<&str>),
+    ) -> Result<(Vec<Option<Row>>, Vec<Attachment>, i64), DbError> {
         let volumes = if self.schema.has_attachments { volumes } else { &[] };
         let mut steps: Vec<PipelineStep> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
         steps.extend(volumes.iter().map(|volume| PipelineStep::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
+        // After its rows of quota_usages are locked, so that nobody can reserve anything meanwhile.
+        steps.extend(project.map(|project| {
+            PipelineStep::Query(&sql::RESERVATIONS_BY_PROJECTS, vec![Param::Ids(vec![project.to_owned()])])
+        }));
         let answers = self.session.begin_with(access, &steps)?;
         let rows = wanted.iter().zip(&answers).map(|((table, id), answer)| row_in(answer, *table, id)).collect();
-        let attachments = answers.iter().skip(wanted.len()).flat_map(|answer| match answer {
+        let mut others = answers.iter().skip(wanted.len()).map(|answer| match answer {
             StepResult::Rows(rows) => rows.as_slice(),
             StepResult::Matched(_) => &[],
         });
-        Ok((rows, attachments.map(|row| attachment(&mut row.clone())).collect()))
+        let attachments = others.by_ref().take(volumes.len()).flatten().map(|row| attachment(&mut row.clone())).collect();
+        let open = others.flatten().filter_map(|row| row.get(1)?.as_integer()).sum();
+        Ok((rows, attachments, open))
     }
 
-    /// The step that reads one live row; [`row_in`] finds it in the answer.
+    /// The step that reads one row; [`row_in`] finds it in the answer.
     pub fn row_step(&self, table: Table, id: &str, lock: Lock) -> PipelineStep {
         use ColumnSet::{Juno, Liberty, Mitaka};
         let statement = match (table, self.schema.columns, lock) {
@@ -419,8 +506,12 @@ impl Reader<'_> {
             (Table::Volumes, _, Lock::Held) => &sql::VOLUME_LOCK_LIBERTY,
             (Table::Snapshots, _, Lock::None) => &sql::SNAPSHOT_BY_ID,
             (Table::Snapshots, _, Lock::Held) => &sql::SNAPSHOT_LOCK,
+            (Table::BackupMetadata, _, Lock::None) => &sql::BACKUP_METADATA_BY_ID,
+            (Table::BackupMetadata, _, Lock::Held) => &sql::BACKUP_METADATA_LOCK,
+            (Table::QuotaUsages, _, Lock::None) => &sql::QUOTA_USAGE_BY_ID,
+            (Table::QuotaUsages, _, Lock::Held) => &sql::QUOTA_USAGE_LOCK,
         };
-        PipelineStep::Query(statement, vec![id.into()])
+        PipelineStep::Query(statement, vec![Param::One(table.key(id))])
     }
 }
 
@@ -433,6 +524,8 @@ pub fn row_in(answer: &StepResult, table: Table, id: &str) -> Option<Row> {
             Table::Backups => Row::Backup(Box::new(backup(&mut cells))),
             Table::Volumes => Row::Volume(volume(&mut cells)),
             Table::Snapshots => Row::Snapshot(snapshot(&mut cells)),
+            Table::BackupMetadata => Row::Metadata(metadata(&mut cells)),
+            Table::QuotaUsages => Row::Quota(quota(&mut cells)),
         }
     };
     // A collation that regards other letters than ASCII's alike could hand out another row.

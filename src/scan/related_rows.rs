@@ -5,17 +5,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::active::{ActiveBackups, volumes_of};
-use super::cases::{Facts, has_data_to_check};
+use super::cases::Facts;
 use super::census::Census;
 use super::compact_ids::CompactIds;
 use super::lineage;
 use super::reader::Reader;
 use super::references::{ReferenceColumn, References};
 use crate::db::DbError;
-use crate::domain::decide::{self, BackupCase, Children, OtherBackups, Peer};
+use crate::domain::decide::{self, BackupCase, Children, Deletion, OtherBackups, Peer};
 use crate::domain::id::key;
 use crate::domain::status::{BACKING_UP, CREATING, RESTORING, RESTORING_BACKUP};
-use crate::domain::{Attachment, Backup, Evidence, Policy, Situation, Snapshot, Volume};
+use crate::domain::{Attachment, Backup, Evidence, Policy, QuotaUsage, Situation, Snapshot, Volume};
 
 /// Rows by the [`key`]s of their own ids, or of an id in them.
 type ByKey<T> = HashMap<String, T>;
@@ -29,6 +29,8 @@ pub struct RelatedRows {
     /// By the ids of the backups.
     ancestors: HashMap<String, Vec<Arc<Backup>>>,
     attachments: ByKey<Vec<Attachment>>,
+    /// By the ids of the backups that may become deleted.
+    deletions: HashMap<String, Deletion>,
     /// Backups, whatever their status, of volumes that another backup may have marked; likewise those that were restored to such volumes,
     /// and those of such snapshots.
     of_volumes: ByKey<Vec<Backup>>,
@@ -61,11 +63,36 @@ impl RelatedRows {
         let parents = reader.backups(&ids(backups.iter().filter_map(|backup| backup.parent_id.as_ref())))?;
         related.parents = by_own_key(parents, |parent| &parent.id);
         let checked: Vec<Backup> =
-            backups.iter().filter(|backup| has_data_to_check(backup) && with_ancestors(backup)).map(|backup| (*backup).clone()).collect();
+            backups.iter().filter(|backup| with_ancestors(backup)).map(|backup| (*backup).clone()).collect();
         let ancestors = lineage::ancestors(reader, &checked)?;
         related.ancestors = checked.into_iter().map(|backup| backup.id).zip(ancestors).collect();
         related.read_others(reader, references, related.marked_for_others(&backups))?;
         Ok(related)
+    }
+
+    /// Reads what only the deletion of backups depends on.
+    pub fn read_deletions(&mut self, reader: &mut Reader<'_>, backups: &[Backup]) -> Result<(), DbError> {
+        let wanted = ids(backups.iter().map(|backup| &backup.id));
+        let projects = ids(backups.iter().filter_map(|backup| backup.project_id.as_ref()));
+        let metadata = by_key(reader.backup_metadata(&wanted)?, |row| Some(&row.backup_id));
+        let keys: ByKey<String> = reader.backup_keys(&wanted)?.into_iter().map(|(id, key_id)| (key(&id).into_owned(), key_id)).collect();
+        let (mut quotas, mut open): (HashMap<String, Vec<QuotaUsage>>, HashMap<String, i64>) = Default::default();
+        for quota in reader.quota_usages_of(&projects)? {
+            quotas.entry(quota.project_id.clone()).or_default().push(quota);
+        }
+        open.extend(reader.open_reservations(&projects)?);
+        for backup in backups {
+            let (id, project) = (key(&backup.id), backup.project_id.as_deref().unwrap_or_default());
+            let deletion = Deletion {
+                metadata: metadata.get(id.as_ref()).cloned().unwrap_or_default(),
+                quotas: quotas.get(project).cloned().unwrap_or_default(),
+                open_reservations: open.get(project).copied().unwrap_or_default(),
+                key: keys.get(id.as_ref()).cloned(),
+                ..Deletion::default()
+            };
+            self.deletions.insert(backup.id.clone(), deletion);
+        }
+        Ok(())
     }
 
     /// Reads the related rows of volumes that may be left over.
@@ -210,6 +237,10 @@ impl Facts for ScanFacts<'_> {
 
     fn children(&self, parent: &str) -> Children {
         self.census.children(parent)
+    }
+
+    fn deletion(&self, backup: &Backup) -> Deletion {
+        self.related.deletions.get(&backup.id).cloned().unwrap_or_default()
     }
 
     // Backups are decided in the order of their ids, which is that of the units; volumes and snapshots after them.

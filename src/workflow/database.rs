@@ -3,8 +3,8 @@
 use crate::config::{Resolved, Target};
 use crate::db::schema::Schema;
 use crate::db::statements::MISSING_PRIVILEGES;
-use crate::db::{Access, DbError, Engine, Session, SessionSettings};
-use crate::domain::{DatabaseInfo, Value};
+use crate::db::{Access, DbError, Engine, Param, Session, SessionSettings};
+use crate::domain::{DatabaseInfo, Policy, Value};
 use crate::scan::{Reader, database_info};
 
 use super::error::{Error, Obstacle};
@@ -102,12 +102,12 @@ impl Database {
     }
 
     /// Refuses a database that accepts no writes, and an account that may not make them.
-    pub fn require_writable(&mut self) -> super::Result<()> {
-        self.obstacle()?.map_or(Ok(()), |obstacle| Err(obstacle.into()))
+    pub fn require_writable(&mut self, policy: &Policy) -> super::Result<()> {
+        self.obstacle(policy)?.map_or(Ok(()), |obstacle| Err(obstacle.into()))
     }
 
     /// Looks for what would keep a run from writing, without writing.
-    pub fn obstacle(&mut self) -> Result<Option<Obstacle>, DbError> {
+    pub fn obstacle(&mut self, policy: &Policy) -> Result<Option<Obstacle>, DbError> {
         let server = self.session.server();
         if server.read_only {
             return Ok(Some(Obstacle::ReadOnly(self.location.clone(), server.engine == Engine::Sqlite)));
@@ -118,7 +118,8 @@ impl Database {
             }
             _ => None,
         };
-        self.missing_grants = self.persist(|session| session.rows(&MISSING_PRIVILEGES, &[]))?.iter().filter_map(grant).collect();
+        let params = [Param::from(i64::from(policy.deletes()))];
+        self.missing_grants = self.persist(|session| session.rows(&MISSING_PRIVILEGES, &params))?.iter().filter_map(grant).collect();
         let (location, grants) = (self.location.clone(), self.missing_grants.clone());
         Ok((!grants.is_empty()).then_some(Obstacle::Privileges(location, grants)))
     }

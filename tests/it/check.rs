@@ -6,6 +6,7 @@
 
 mod contradictions;
 mod damaged_in_transit;
+mod deletion;
 mod handover;
 mod hostile;
 mod hung;

@@ -104,6 +104,9 @@ fn set_aside(plan: &Plan) -> Vec<String> {
     if plan.policy.allow_unverified {
         flags.push("--allow-unverified".to_owned());
     }
+    if plan.policy.no_quota {
+        flags.push("--no-quota".to_owned());
+    }
     if plan.policy.accept_quick {
         flags.push("--accept-quick".to_owned());
     }

@@ -26,12 +26,12 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     let (selection, checks) = (args.proposal.selection()?, &args.proposal.checks);
     args.execution.check(context.ui)?;
     let mut database = context.connect()?;
+    let wanted = args.proposal.wanted(context, selection, &database)?;
     if checks.check.is_some() && !args.execution.dry_run {
         // Before a check that may take hours, not after it.
-        database.require_writable()?;
+        database.require_writable(&wanted.policy)?;
         require_log(context)?;
     }
-    let wanted = args.proposal.wanted(context, selection, &database)?;
     let mut proposal = propose(context, &mut database, &wanted, checks)?;
     if args.execution.asks() {
         choose(context, &mut database, &mut proposal, &wanted.selection)?;
@@ -62,7 +62,7 @@ fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Propose
         ui.show(format!("  {} {} {name:?} is {status}: {}", unit.kind, unit.id, why.join("; ")));
     }
     if !proposal.plan.units.is_empty() {
-        database.require_writable()?;
+        database.require_writable(&proposal.plan.policy)?;
         require_log(context)?;
     }
     if proposal.plan.units.len() > 1 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::domain::check_result::LEFT_IN;
 use crate::domain::id::same;
 use crate::domain::status::{
-    AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
+    AVAILABLE, BACKING_UP, CREATING, DELETED, DELETING, ERROR, ERROR_DELETING, ERROR_RESTORING, NO_VOLUME, RESTORING, RESTORING_BACKUP,
 };
 use crate::domain::{
     Attachment, Backup, Change, CheckResult, CheckVerdict, ColumnSet, Evidence, EvidenceCode, Finding, Level, Need, Policy, Proposal,
@@ -13,6 +13,7 @@ use crate::domain::{
 };
 
 use super::verdict::{Judgement, judge_backup};
+use super::deletion::{self, Deletion};
 use super::{Children, Peer, about_backup, change, command, half_restored, last_resort, propose_or_refuse, volume};
 
 /// The length of `backups.fail_reason` in characters.
@@ -44,10 +45,12 @@ pub struct BackupCase {
     pub volume_is_temporary: bool,
     /// The check of its storage, if there is one.
     pub check: Option<Box<CheckResult>>,
+    /// With `--to deleted`: what only a deletion depends on.
+    pub deletion: Option<Box<Deletion>>,
 }
 
 /// What should become of a backup.
-enum Target {
+pub(super) enum Target {
     Status(&'static str),
     Unchanged,
     Refused(String),
@@ -79,8 +82,7 @@ pub fn backup(case: &BackupCase, situation: &Situation, policy: &Policy) -> Find
 /// The check, if it applies to the row as it is now; otherwise why not.
 fn usable_check<'a>(case: &'a BackupCase, situation: &Situation, policy: &Policy) -> (Option<&'a CheckResult>, Option<String>) {
     // For other operations, the data on the storage does not matter.
-    let pending = matches!(case.backup.status.as_deref(), Some(CREATING | ERROR));
-    let Some(check) = case.check.as_deref().filter(|_| pending) else { return (None, None) };
+    let Some(check) = case.check.as_deref().filter(|_| policy.needs_check(case.backup.status.as_deref())) else { return (None, None) };
     if let Some(why) = check.outdated(&case.backup, &case.ancestors, situation.columns) {
         return (None, Some(format!("{why}; check it again")));
     }
@@ -124,7 +126,7 @@ fn check_evidence(check: &CheckResult) -> Evidence {
     Evidence::new(code, text)
 }
 
-fn first_problem(check: &CheckResult) -> &str {
+pub(super) fn first_problem(check: &CheckResult) -> &str {
     check.problems.first().map_or("the storage gave no reason", |problem| problem.text.as_str())
 }
 
@@ -148,6 +150,9 @@ impl Decision<'_> {
 
     /// What should become of the backup.
     fn target(&self) -> Target {
+        if self.policy.deletes() {
+            return deletion::target(self.case, self.check, self.situation, self.policy);
+        }
         if let (Some(CREATING | ERROR), Some(check)) = (self.status(), self.check) {
             return self.target_by_check(check);
         }
@@ -288,11 +293,17 @@ impl Decision<'_> {
             Some(RESTORING) => fail_destination(finding, &mut changes, case, situation, to),
             _ => {}
         }
-        if changes.iter().any(|change| change.table != Table::Backups) {
+        if to == DELETED {
+            count_in(&mut changes, case, situation, DELETED);
+            deletion::add_changes(finding, &mut changes, case, situation, policy);
+            if !check.is_some_and(CheckResult::earns_deleted) {
+                finding.note(EvidenceCode::Unverified, "it is not proven that nothing of it is on the storage: --allow-unverified was given");
+            }
+        } else if changes.iter().any(|change| change.table != Table::Backups) {
             finding.evidence.extend(case.conflicts.iter().filter(|evidence| evidence.code == EvidenceCode::HeldInSilence).cloned());
         }
         if to == AVAILABLE && backup.status.as_deref() != Some(RESTORING) {
-            count_in(&mut changes, case, situation);
+            count_in(&mut changes, case, situation, AVAILABLE);
             debug_assert!(earned.is_some() || policy.allow_unverified);
             match earned {
                 None => finding.note(EvidenceCode::Unverified, "its data was not verified: --allow-unverified was given"),
@@ -472,11 +483,11 @@ fn fail_destination(finding: &mut Finding, changes: &mut Vec<Change>, case: &Bac
     }
 }
 
-/// Counts a backup that becomes available in its parent.
-fn count_in(changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation) {
+/// Counts a backup in its parent by the status that it will have.
+fn count_in(changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation, status: &str) {
     let Some(parent) = &case.parent else { return };
     let mut children = case.siblings;
-    children.add(Some(AVAILABLE));
+    children.add(Some(status));
     let recorded = parent.num_dependent_backups.unwrap_or(0);
     let right = children.nearest(recorded);
     if right != recorded {

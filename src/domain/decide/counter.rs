@@ -1,6 +1,6 @@
 //! Chains of increments: wrong counters, and missing parents.
 
-use crate::domain::status::{AVAILABLE, CREATING, ERROR, RESTORING, is_active};
+use crate::domain::status::{AVAILABLE, CREATING, DELETED, ERROR, RESTORING, is_active};
 use crate::domain::{Backup, Evidence, EvidenceCode, Finding, Policy, Proposal, Situation, Table, Verdict};
 
 use super::{about_backup, change, command, propose_or_refuse};
@@ -13,7 +13,7 @@ use super::{about_backup, change, command, propose_or_refuse};
 pub struct Children {
     /// Children in `available` or `restoring`, which are counted.
     pub certain: i64,
-    /// Children in any other status except `creating`, which may be counted.
+    /// Children in any other status except `creating` and `deleted`, which may be counted.
     pub possible: i64,
 }
 
@@ -31,7 +31,7 @@ impl Children {
     fn count(&mut self, status: Option<&str>, number: i64) {
         match status {
             Some(AVAILABLE | RESTORING) => self.certain += number,
-            Some(CREATING) => {}
+            Some(CREATING | DELETED) => {}
             _ => self.possible += number,
         }
     }

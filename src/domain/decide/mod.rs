@@ -5,6 +5,7 @@
 
 mod backup;
 mod counter;
+mod deletion;
 mod leftover;
 mod row_conflicts;
 mod verdict;
@@ -12,6 +13,7 @@ mod volume;
 
 pub use backup::{BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
+pub use deletion::Deletion;
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
 pub use row_conflicts::{OtherBackups, conflicts_in, frees_row_of_silent_host, may_be_marked_for_another, row_conflicts};
 

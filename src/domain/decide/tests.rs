@@ -1,6 +1,7 @@
 //! The decisions against their contract: a line for each row of its tables, every combination of states, and a model of the database in
 //! which changes are made and undone.
 
+mod deletion;
 mod exhaustive;
 mod faults;
 mod leftovers;
@@ -127,6 +128,7 @@ fn a_case(backup: Backup) -> BackupCase {
         peers: Vec::new(),
         volume_is_temporary: false,
         check: None,
+        deletion: None,
     }
 }
 

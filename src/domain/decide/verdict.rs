@@ -1,6 +1,6 @@
 //! The verdict on a pending backup, by its age, the heartbeat of its host and the check of its storage.
 
-use crate::domain::status::{AVAILABLE, CREATING, ERROR, ERROR_DELETING, NO_VOLUME, RESTORING_BACKUP, is_active};
+use crate::domain::status::{AVAILABLE, ERROR, ERROR_DELETING, NO_VOLUME, RESTORING_BACKUP, is_active};
 use crate::domain::time::{human, is_unreadable, parse, rfc3339, seconds_between};
 use crate::domain::{AssumeDead, Backup, CheckResult, Evidence, EvidenceCode, Heartbeat, Policy, Situation, Verdict, is_same_host};
 
@@ -72,7 +72,7 @@ pub fn judge_backup(backup: &Backup, check: Option<&CheckResult>, earned: bool, 
         judgement.evidence.push(unreadable);
     }
     judgement.evidence.push(decisive);
-    if let Some(check) = check.filter(|_| matches!(backup.status.as_deref(), Some(CREATING | ERROR))) {
+    if let Some(check) = check {
         by_storage(&mut judgement, check, earned && age_is_clear);
     }
     if no_times {

@@ -11,6 +11,9 @@ use crate::verify::fault::storage_problem;
 /// How many objects that are not listed are requested by name, and how many that the listing contradicts.
 const REQUESTED: usize = 100;
 
+/// How many data objects are requested by name before all of them count as missing.
+const MOST_ABSENT: u64 = 10_000;
+
 impl Survey<'_> {
     /// Requests objects that are not listed by their names. A container of Swift lists its objects some time after they were written.
     /// If there are too many, the others may exist.
@@ -59,20 +62,25 @@ impl Survey<'_> {
         }
     }
 
-    /// Finds out, with nothing in the listing and no metadata, whether the objects that the driver writes first are missing, too.
+    /// Finds out, with nothing in the listing and no metadata, whether all other objects are missing, too: the sha256file, and the data
+    /// objects that the row counts, at least the one that the driver writes first.
     pub fn prove_absent(&mut self) {
         let mut known = true;
-        for name in [names::data(&self.inventory.prefix, 1), names::sha256file(&self.inventory.prefix)] {
+        let count = self.backup.object_count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default().clamp(1, MOST_ABSENT);
+        let prefix = self.inventory.prefix.clone();
+        for name in (1..=count).map(|number| names::data(&prefix, number)).chain([names::sha256file(&prefix)]) {
             match self.store.stat(&name) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
                     self.inspection.begun = true;
                     self.inspection.times.add(found.modified);
                     self.inspection.faults.add(Severity::Unverifiable, unlisted(name));
+                    break;
                 }
                 Err(error) => {
                     known = false;
                     self.inspection.faults.add_error(Some(&name), &error);
+                    break;
                 }
             }
         }

@@ -34,7 +34,7 @@ pub(super) enum SideFile {
 /// An inventory that is being taken.
 pub(super) struct Survey<'a> {
     pub(super) store: &'a dyn ObjectStore,
-    backup: &'a Backup,
+    pub(super) backup: &'a Backup,
     pub(super) inventory: Inventory,
     /// Everything else that shows without reading the data.
     pub(super) inspection: Inspection,

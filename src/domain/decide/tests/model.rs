@@ -190,6 +190,7 @@ prop_compose! {
             peers,
             volume_is_temporary,
             check: None,
+            deletion: None,
             backup,
         }
     }

@@ -10,7 +10,7 @@ use crate::domain::{
 const VERDICTS: [CheckVerdict; 5] =
     [CheckVerdict::Intact, CheckVerdict::Incomplete, CheckVerdict::Corrupt, CheckVerdict::Missing, CheckVerdict::Unverifiable];
 
-fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
+pub(super) fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
     CheckResult {
         id: backup.id.clone(),
         name: None,

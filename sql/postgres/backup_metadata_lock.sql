@@ -1,0 +1,6 @@
+-- backup_metadata_lock: locks one row of a backup's metadata until the transaction ends, and reads it, whether or not it is deleted.
+-- FOR UPDATE reads the newest committed row.
+SELECT id, backup_id, deleted
+  FROM backup_metadata
+ WHERE id = CAST($1 AS bigint)
+   FOR UPDATE;

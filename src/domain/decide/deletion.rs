@@ -1,0 +1,113 @@
+//! `--to deleted`: whether the deletion of a backup may be finished, and the changes with which Cinder's own delete ends.
+//!
+//! Cinder deletes the objects first, then the row with its metadata, then it subtracts the backup from its parent's counter and from the
+//! quota. Only what comes after the objects is done here, and only once nothing of them is left.
+//!
+//! Source: `cinder/backup/manager.py` (`delete_backup`), `cinder/db/api.py` (`backup_destroy`, `quota_reserve`, `reservation_commit`).
+
+use super::backup::Target;
+use super::{BackupCase, Children, change, last_resort};
+use crate::domain::status::{DELETED, DELETING, ERROR, ERROR_DELETING};
+use crate::domain::text::{count, shell_word};
+use crate::domain::{BackupMetadata, Change, CheckResult, CheckVerdict, ColumnSet, EvidenceCode, Finding, Policy, QuotaUsage, Situation};
+
+/// The rows that only a deletion depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Deletion {
+    /// The live metadata of the backup.
+    pub metadata: Vec<BackupMetadata>,
+    /// What the quotas of its project count.
+    pub quotas: Vec<QuotaUsage>,
+    /// How many reservations of its project for backups or their gigabytes are open.
+    pub open_reservations: i64,
+    /// The live backups that are based on it. [`Children`] leaves out those in `creating`.
+    pub children: Children,
+    /// A backup of its volume that is being made, and may be based on it.
+    pub writing: Option<String>,
+    /// The key of an encrypted backup; not known under lock, because only a follow-up command needs it.
+    pub key: Option<String>,
+}
+
+/// What should become of a backup with `--to deleted`.
+pub(super) fn target(case: &BackupCase, check: Option<&CheckResult>, situation: &Situation, policy: &Policy) -> Target {
+    let refused = |why: String| Target::Refused(why);
+    let status = case.backup.status.as_deref();
+    if !matches!(status, Some(DELETING | ERROR_DELETING | ERROR)) {
+        let status = status.unwrap_or("NULL");
+        return refused(format!("a backup in {status} cannot become deleted, as its deletion was not begun; leave out --to deleted"));
+    }
+    if situation.columns < ColumnSet::Mitaka {
+        return refused("--to deleted needs the tables of Mitaka or later".to_owned());
+    }
+    let deletion = case.deletion.as_deref().cloned().unwrap_or_default();
+    if let Some(other) = deletion.writing {
+        return refused(format!("backup {other} of its volume is being made, and may be based on it; repair that one first"));
+    }
+    if deletion.children.certain + deletion.children.possible > 0 {
+        let why = "other live backups are based on it, so it cannot become deleted, whatever the storage holds; finish their deletion first";
+        return refused(why.to_owned());
+    }
+    if let Some(why) = quota_problem(&deletion, policy) {
+        return refused(why);
+    }
+    match check {
+        Some(check) if check.earns_deleted() => Target::Status(DELETED),
+        _ if policy.allow_unverified => Target::Status(DELETED),
+        Some(check) if check.verdict == CheckVerdict::Missing => refused(
+            "its container is missing, too, which may be another storage or one that is not mounted; if it is gone for good, override \
+             this with --allow-unverified, at your own risk"
+                .to_owned(),
+        ),
+        Some(check) if check.verdict == CheckVerdict::Unverifiable => refused(format!(
+            "it is not proven that nothing of it is on the storage: {}; try again, or give --to error",
+            super::backup::first_problem(check)
+        )),
+        Some(_) => refused(
+            "part of it is still on the storage, so it cannot become deleted: give --to error, and delete it again once the API is back"
+                .to_owned(),
+        ),
+        None => refused(
+            "nothing shows that it is gone from the storage; use --check quick to make it deleted, or override this with \
+             --allow-unverified, at your own risk"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Why the quota cannot be set right in the same transaction.
+fn quota_problem(deletion: &Deletion, policy: &Policy) -> Option<String> {
+    if policy.no_quota {
+        return None;
+    }
+    if deletion.open_reservations > 0 {
+        let open = count(usize::try_from(deletion.open_reservations).unwrap_or_default(), "open reservation");
+        return Some(format!("its project has {open} of backup quota, so what it uses may change; try again later, or give --no-quota"));
+    }
+    let twice = deletion.quotas.iter().find(|quota| deletion.quotas.iter().filter(|other| other.resource == quota.resource).count() > 1)?;
+    Some(format!(
+        "its project {} has several rows in quota_usages for {}; run `cinder-manage quota sync` first, or give --no-quota",
+        twice.project_id, twice.resource
+    ))
+}
+
+/// Adds the changes with which Cinder's own delete ends, beside the status and the parent's counter.
+pub(super) fn add_changes(finding: &mut Finding, changes: &mut Vec<Change>, case: &BackupCase, situation: &Situation, policy: &Policy) {
+    let backup = &case.backup;
+    change(changes, &backup.image(situation.columns), "deleted", 1);
+    let Some(deletion) = case.deletion.as_deref() else { return };
+    for row in &deletion.metadata {
+        change(changes, &row.image(), "deleted", 1);
+    }
+    for quota in deletion.quotas.iter().filter(|_| !policy.no_quota) {
+        let used = if quota.resource == "backups" { 1 } else { backup.size.unwrap_or_default().max(0) };
+        if quota.in_use < used {
+            let text = format!("the quota of its project {} counts only {} {}, and stays at 0", quota.project_id, quota.in_use, quota.resource);
+            finding.note(EvidenceCode::QuotaTooLow, text);
+        }
+        change(changes, &quota.image(), "in_use", quota.in_use.saturating_sub(used).max(0));
+    }
+    if let Some(key) = &deletion.key {
+        let delete = format!("openstack secret delete {}", shell_word(key));
+        finding.follow_up.push(last_resort("its encryption key stays in the key manager, which may need the whole URL of the secret", &delete));
+    }
+}
