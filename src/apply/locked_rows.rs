@@ -9,12 +9,10 @@ use crate::db::{Access, DbError};
 use crate::domain::decide::{self, BackupCase, Children, Deletion, Peer};
 use crate::domain::id::{key, same};
 use crate::domain::status::{NO_VOLUME, RESTORING, is_active};
-use crate::domain::{
-    Attachment, Backup, BackupMetadata, ColumnSet, Evidence, Image, Moved, QuotaUsage, Snapshot, Table, Value, Volume,
-};
+use crate::domain::{Attachment, Backup, BackupMetadata, ColumnSet, Evidence, Image, Moved, QuotaUsage, Snapshot, Table, Value, Volume};
 use crate::plan::Unit;
 use crate::scan::lineage::chain;
-use crate::scan::{ActiveBackups, Census, Facts, Lock, Reader, Row, volumes_of};
+use crate::scan::{ActiveBackups, Census, Facts, Lock, Reader, Row, UnitAnswers, volumes_of};
 
 /// A unit's rows as they are now, by the [`key`]s of their ids.
 #[derive(Debug, Default)]
@@ -38,7 +36,7 @@ impl LockedRows {
         let wanted: Vec<(Table, &str)> = rows.all().collect();
         let held: Vec<&str> = rows.held.iter().map(String::as_str).filter(|id| decides && *id != NO_VOLUME).collect();
         let project = rows.project.as_deref().filter(|_| decides);
-        let (rows, attachments, open_reservations) = reader.rows_of_unit(access, &wanted, lock, (&held, project))?;
+        let UnitAnswers { rows, attachments, open_reservations } = reader.rows_of_unit(access, &wanted, lock, (&held, project))?;
         let mut fresh = Self { attachments, open_reservations, ..Self::default() };
         for row in rows.into_iter().flatten().filter(|row| !decides || !row.is_deleted()) {
             match row {

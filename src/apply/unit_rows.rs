@@ -35,7 +35,10 @@ impl UnitRows {
             backups: ids_of(Table::Backups).collect(),
             volumes: ids_of(Table::Volumes).collect(),
             snapshots: ids_of(Table::Snapshots).collect(),
-            others: [Table::BackupMetadata, Table::QuotaUsages].into_iter().flat_map(|table| ids_of(table).map(move |id| (table, id))).collect(),
+            others: [Table::BackupMetadata, Table::QuotaUsages]
+                .into_iter()
+                .flat_map(|table| ids_of(table).map(move |id| (table, id)))
+                .collect(),
             project: unit.before.iter().find_map(|image| image.value("project_id").as_text()).map(str::to_owned),
             ..Self::default()
         };

@@ -37,11 +37,9 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
         (Table::Backups, ColumnSet::Liberty) => {
             (&sql::BACKUP_UPDATE_LIBERTY, [BACKUP_SETS, &["num_dependent_backups"]].concat(), [BACKUP_GUARDS, LIBERTY_GUARDS].concat())
         }
-        (Table::Backups, ColumnSet::Mitaka) if changes.iter().any(|change| change.column == "deleted") => (
-            &sql::BACKUP_DELETION_MITAKA,
-            vec!["status", "deleted"],
-            [&["deleted"], BACKUP_GUARDS, LIBERTY_GUARDS, MITAKA_GUARDS].concat(),
-        ),
+        (Table::Backups, ColumnSet::Mitaka) if changes.iter().any(|change| change.column == "deleted") => {
+            (&sql::BACKUP_DELETION_MITAKA, vec!["status", "deleted"], [&["deleted"], BACKUP_GUARDS, LIBERTY_GUARDS, MITAKA_GUARDS].concat())
+        }
         (Table::Backups, ColumnSet::Mitaka) => (
             &sql::BACKUP_UPDATE_MITAKA,
             [BACKUP_SETS, &["num_dependent_backups"]].concat(),

@@ -285,8 +285,7 @@ pub struct BackupMetadata {
 impl BackupMetadata {
     /// The guarded columns.
     pub fn image(&self) -> Image {
-        let guarded =
-            [(Juno, "deleted", Value::Integer(self.deleted.into())), (Juno, "backup_id", Value::from(self.backup_id.as_str()))];
+        let guarded = [(Juno, "deleted", Value::Integer(self.deleted.into())), (Juno, "backup_id", Value::from(self.backup_id.as_str()))];
         Image::new(Table::BackupMetadata, &self.id, Juno, guarded)
     }
 }

@@ -156,11 +156,7 @@ type PortionSink<'s> = &'s mut dyn FnMut(&mut Reader<'_>, &[Backup]) -> Result<(
 
 impl Census {
     /// Takes the census. The rows of active backups are read once more, in portions, and passed on.
-    pub fn take(
-        reader: &mut Reader<'_>,
-        selection: &Selection,
-        portion: PortionSink<'_>,
-    ) -> Result<Self, DbError> {
+    pub fn take(reader: &mut Reader<'_>, selection: &Selection, portion: PortionSink<'_>) -> Result<Self, DbError> {
         let mut census = Self::default();
         let chains = reader.schema.columns >= ColumnSet::Liberty;
         let mut active = Vec::new();

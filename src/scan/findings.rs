@@ -16,9 +16,7 @@ use super::run::{Basis, KeptRows, Pending, ScanError, ScanRequest};
 use crate::domain::decide::{self, BackupCase};
 use crate::domain::id::key;
 use crate::domain::status::{ERROR, ERROR_DELETING};
-use crate::domain::{
-    Attachment, Backup, BackupMetadata, ColumnSet, Finding, Image, Need, Policy, QuotaUsage, Situation, Snapshot, Volume,
-};
+use crate::domain::{Attachment, Backup, BackupMetadata, ColumnSet, Finding, Image, Need, Policy, QuotaUsage, Situation, Snapshot, Volume};
 
 /// A check may take hours, and other backups become old enough to be stuck meanwhile. If a check of the storage was asked for, do not give
 /// them up without one.
@@ -93,8 +91,7 @@ impl<'a> Findings<'a> {
         let (census, policy, situation, columns) = (self.census, self.request.policy, self.situation, self.situation.columns);
         let (repaired, request) = (Rc::clone(&self.repaired), self.request);
         let with_chain = |backup: &Backup| {
-            policy.needs_check(backup.status.as_deref())
-                && (request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id))
+            policy.needs_check(backup.status.as_deref()) && (request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id))
         };
         // In portions, so that not all rows are in memory at once.
         for ids in census.selected() {
@@ -275,9 +272,8 @@ fn images_of_backup(case: &BackupCase, columns: ColumnSet) -> Vec<Image> {
     let backups = std::iter::once(&case.backup).chain(&case.parent).map(|row| row.image(columns));
     let volumes = case.volume.iter().chain(&case.destination).map(|row| row.image(columns));
     let deletion = case.deletion.iter();
-    let others = deletion.flat_map(|deletion| {
-        deletion.metadata.iter().map(BackupMetadata::image).chain(deletion.quotas.iter().map(QuotaUsage::image))
-    });
+    let others = deletion
+        .flat_map(|deletion| deletion.metadata.iter().map(BackupMetadata::image).chain(deletion.quotas.iter().map(QuotaUsage::image)));
     backups.chain(volumes).chain(case.snapshot.iter().map(Snapshot::image)).chain(others).collect()
 }
 

@@ -7,9 +7,7 @@ use crate::db::schema::Schema;
 use crate::db::statements as sql;
 use crate::db::{Access, DbError, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
 use crate::domain::id::same;
-use crate::domain::{
-    Attachment, Backup, BackupMetadata, ColumnSet, Image, QuotaUsage, ServiceRow, Snapshot, Table, Value, Volume,
-};
+use crate::domain::{Attachment, Backup, BackupMetadata, ColumnSet, Image, QuotaUsage, ServiceRow, Snapshot, Table, Value, Volume};
 
 /// Whether a row is locked while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +63,16 @@ impl Row {
             Self::Volume(_) | Self::Snapshot(_) | Self::Quota(_) => false,
         }
     }
+}
+
+/// What [`Reader::rows_of_unit`] reads.
+pub struct UnitAnswers {
+    /// One for each row that was wanted, in their order.
+    pub rows: Vec<Option<Row>>,
+    /// The live attachments.
+    pub attachments: Vec<Attachment>,
+    /// How many reservations are open.
+    pub open_reservations: i64,
 }
 
 /// Rows that this process has read, for the progress display.
@@ -463,22 +471,21 @@ impl Reader<'_> {
         Ok(answers.first().and_then(|answer| row_in(answer, table, id)))
     }
 
-    /// Begins a transaction and reads rows in it, one result for each in their order, then the live attachments of some volumes, and how
-    /// many reservations of a project are open.
+    /// Begins a transaction and reads rows in it, then the live attachments of some volumes, and how many reservations of a project are
+    /// open.
     pub fn rows_of_unit(
         &mut self,
         access: Access,
         wanted: &[(Table, &str)],
         lock: Lock,
         (volumes, project): (&[&str], Option<&str>),
-    ) -> Result<(Vec<Option<Row>>, Vec<Attachment>, i64), DbError> {
+    ) -> Result<UnitAnswers, DbError> {
         let volumes = if self.schema.has_attachments { volumes } else { &[] };
         let mut steps: Vec<PipelineStep> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
         steps.extend(volumes.iter().map(|volume| PipelineStep::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
         // After its rows of quota_usages are locked, so that nobody can reserve anything meanwhile.
-        steps.extend(project.map(|project| {
-            PipelineStep::Query(&sql::RESERVATIONS_BY_PROJECTS, vec![Param::Ids(vec![project.to_owned()])])
-        }));
+        steps
+            .extend(project.map(|project| PipelineStep::Query(&sql::RESERVATIONS_BY_PROJECTS, vec![Param::Ids(vec![project.to_owned()])])));
         let answers = self.session.begin_with(access, &steps)?;
         let rows = wanted.iter().zip(&answers).map(|((table, id), answer)| row_in(answer, *table, id)).collect();
         let mut others = answers.iter().skip(wanted.len()).map(|answer| match answer {
@@ -486,8 +493,8 @@ impl Reader<'_> {
             StepResult::Matched(_) => &[],
         });
         let attachments = others.by_ref().take(volumes.len()).flatten().map(|row| attachment(&mut row.clone())).collect();
-        let open = others.flatten().filter_map(|row| row.get(1)?.as_integer()).sum();
-        Ok((rows, attachments, open))
+        let open_reservations = others.flatten().filter_map(|row| row.get(1)?.as_integer()).sum();
+        Ok(UnitAnswers { rows, attachments, open_reservations })
     }
 
     /// The step that reads one row; [`row_in`] finds it in the answer.

@@ -62,8 +62,7 @@ impl RelatedRows {
         related.read_attachments(reader, &held)?;
         let parents = reader.backups(&ids(backups.iter().filter_map(|backup| backup.parent_id.as_ref())))?;
         related.parents = by_own_key(parents, |parent| &parent.id);
-        let checked: Vec<Backup> =
-            backups.iter().filter(|backup| with_ancestors(backup)).map(|backup| (*backup).clone()).collect();
+        let checked: Vec<Backup> = backups.iter().filter(|backup| with_ancestors(backup)).map(|backup| (*backup).clone()).collect();
         let ancestors = lineage::ancestors(reader, &checked)?;
         related.ancestors = checked.into_iter().map(|backup| backup.id).zip(ancestors).collect();
         related.read_others(reader, references, related.marked_for_others(&backups))?;

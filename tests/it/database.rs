@@ -14,8 +14,7 @@ use crate::servers::mariadb::Plugin;
 use crate::servers::{ADMIN, ADMIN_PASSWORD, Server, Transport, mariadb, postgresql, shared_dir};
 
 /// The tables that [`Database::rows_by_id`] and [`Database::dump`] cover: those that a repair changes, and others.
-pub const TABLES: [&str; 7] =
-    ["backups", "volumes", "snapshots", "volume_attachment", "services", "quota_usages", "backup_metadata"];
+pub const TABLES: [&str; 7] = ["backups", "volumes", "snapshots", "volume_attachment", "services", "quota_usages", "backup_metadata"];
 
 /// A row's table and id.
 pub type RowKey = (String, String);

@@ -268,7 +268,10 @@ fn with_database(rows: [&Rows; 4], columns: ColumnSet, policy: Policy, test: imp
     let path = folder.path().join("cinder.sqlite");
     database(&path, rows);
     let mut session = sqlite::open(&path, &SessionSettings::default()).unwrap();
-    let schema = Schema { columns, has_attachments: true, has_quotas: true,
+    let schema = Schema {
+        columns,
+        has_attachments: true,
+        has_quotas: true,
         has_reservations: true,
         has_backup_metadata: true,
         has_keys: true,

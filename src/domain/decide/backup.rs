@@ -12,8 +12,8 @@ use crate::domain::{
     Situation, Snapshot, Table, Verdict, Volume,
 };
 
-use super::verdict::{Judgement, judge_backup};
 use super::deletion::{self, Deletion};
+use super::verdict::{Judgement, judge_backup};
 use super::{Children, Peer, about_backup, change, command, half_restored, last_resort, propose_or_refuse, volume};
 
 /// The length of `backups.fail_reason` in characters.
@@ -297,7 +297,8 @@ impl Decision<'_> {
             count_in(&mut changes, case, situation, DELETED);
             deletion::add_changes(finding, &mut changes, case, situation, policy);
             if !check.is_some_and(CheckResult::earns_deleted) {
-                finding.note(EvidenceCode::Unverified, "it is not proven that nothing of it is on the storage: --allow-unverified was given");
+                finding
+                    .note(EvidenceCode::Unverified, "it is not proven that nothing of it is on the storage: --allow-unverified was given");
             }
         } else if changes.iter().any(|change| change.table != Table::Backups) {
             finding.evidence.extend(case.conflicts.iter().filter(|evidence| evidence.code == EvidenceCode::HeldInSilence).cloned());

@@ -44,7 +44,8 @@ pub(super) fn target(case: &BackupCase, check: Option<&CheckResult>, situation: 
         return refused(format!("backup {other} of its volume is being made, and may be based on it; repair that one first"));
     }
     if deletion.children.certain + deletion.children.possible > 0 {
-        let why = "other live backups are based on it, so it cannot become deleted, whatever the storage holds; finish their deletion first";
+        let why =
+            "other live backups are based on it, so it cannot become deleted, whatever the storage holds; finish their deletion first";
         return refused(why.to_owned());
     }
     if let Some(why) = quota_problem(&deletion, policy) {
@@ -101,13 +102,16 @@ pub(super) fn add_changes(finding: &mut Finding, changes: &mut Vec<Change>, case
     for quota in deletion.quotas.iter().filter(|_| !policy.no_quota) {
         let used = if quota.resource == "backups" { 1 } else { backup.size.unwrap_or_default().max(0) };
         if quota.in_use < used {
-            let text = format!("the quota of its project {} counts only {} {}, and stays at 0", quota.project_id, quota.in_use, quota.resource);
+            let text =
+                format!("the quota of its project {} counts only {} {}, and stays at 0", quota.project_id, quota.in_use, quota.resource);
             finding.note(EvidenceCode::QuotaTooLow, text);
         }
         change(changes, &quota.image(), "in_use", quota.in_use.saturating_sub(used).max(0));
     }
     if let Some(key) = &deletion.key {
         let delete = format!("openstack secret delete {}", shell_word(key));
-        finding.follow_up.push(last_resort("its encryption key stays in the key manager, which may need the whole URL of the secret", &delete));
+        finding
+            .follow_up
+            .push(last_resort("its encryption key stays in the key manager, which may need the whole URL of the secret", &delete));
     }
 }

@@ -196,6 +196,7 @@ fn decided(case: &BackupCase, situation: &Situation, policy: &Policy) -> Finding
                 case.parent.as_ref().filter(|parent| parent.id == change.id).unwrap().image(columns)
             }
             Table::Volumes => volumes().find(|volume| volume.id == change.id).unwrap().image(columns),
+            Table::BackupMetadata | Table::QuotaUsages => unreachable!("only a deletion changes them"),
             Table::Snapshots => case.snapshot.as_ref().filter(|snapshot| snapshot.id == change.id).unwrap().image(),
         };
         assert!(image.columns.contains_key(&change.column), "a column that the database has: {}", context());
