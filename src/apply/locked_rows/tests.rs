@@ -271,10 +271,10 @@ fn with_database(rows: [&Rows; 4], columns: ColumnSet, policy: Policy, test: imp
     let schema = Schema {
         columns,
         has_attachments: true,
-        has_quotas: true,
-        has_reservations: true,
-        has_backup_metadata: true,
-        has_keys: true,
+        has_quotas: false,
+        has_reservations: false,
+        has_backup_metadata: false,
+        has_keys: false,
         has_report_count: true,
         release: String::new(),
     };
