@@ -37,9 +37,11 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
         (Table::Backups, ColumnSet::Liberty) => {
             (&sql::BACKUP_UPDATE_LIBERTY, [BACKUP_SETS, &["num_dependent_backups"]].concat(), [BACKUP_GUARDS, LIBERTY_GUARDS].concat())
         }
-        (Table::Backups, ColumnSet::Mitaka) if changes.iter().any(|change| change.column == "deleted") => {
-            (&sql::BACKUP_DELETION_MITAKA, vec!["status", "deleted"], [&["deleted"], BACKUP_GUARDS, LIBERTY_GUARDS, MITAKA_GUARDS].concat())
-        }
+        (Table::Backups, ColumnSet::Mitaka) if changes.iter().any(|change| change.column == "deleted") => (
+            &sql::BACKUP_UPDATE_DELETED_MITAKA,
+            vec!["status", "deleted"],
+            [&["deleted"], BACKUP_GUARDS, LIBERTY_GUARDS, MITAKA_GUARDS].concat(),
+        ),
         (Table::Backups, ColumnSet::Mitaka) => (
             &sql::BACKUP_UPDATE_MITAKA,
             [BACKUP_SETS, &["num_dependent_backups"]].concat(),
@@ -50,7 +52,7 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
             (&sql::VOLUME_UPDATE_LIBERTY, vec!["status"], vec!["status", "attach_status", "updated_at", "previous_status"])
         }
         (Table::Snapshots, _) => (&sql::SNAPSHOT_UPDATE, vec!["status"], vec!["status", "volume_id", "updated_at"]),
-        (Table::BackupMetadata, _) => (&sql::BACKUP_METADATA_DELETION, vec!["deleted"], vec!["deleted", "backup_id"]),
+        (Table::BackupMetadata, _) => (&sql::BACKUP_METADATA_UPDATE, vec!["deleted"], vec!["deleted", "backup_id"]),
         (Table::QuotaUsages, _) => {
             (&sql::QUOTA_USAGE_UPDATE, vec!["in_use", "reserved"], vec!["project_id", "resource", "in_use", "reserved"])
         }

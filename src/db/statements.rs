@@ -78,15 +78,15 @@ statements! {
     BACKUP_BY_ID_JUNO = "backup_by_id_juno";
     BACKUP_BY_ID_LIBERTY = "backup_by_id_liberty";
     BACKUP_BY_ID_MITAKA = "backup_by_id_mitaka";
-    BACKUP_DELETION_MITAKA = "backup_deletion_mitaka";
     BACKUP_KEYS_BY_IDS = "backup_keys_by_ids";
     BACKUP_LOCK_JUNO = "backup_lock_juno";
     BACKUP_LOCK_LIBERTY = "backup_lock_liberty";
     BACKUP_LOCK_MITAKA = "backup_lock_mitaka";
     BACKUP_METADATA_BY_BACKUPS = "backup_metadata_by_backups";
     BACKUP_METADATA_BY_ID = "backup_metadata_by_id";
-    BACKUP_METADATA_DELETION = "backup_metadata_deletion";
     BACKUP_METADATA_LOCK = "backup_metadata_lock";
+    BACKUP_METADATA_UPDATE = "backup_metadata_update";
+    BACKUP_UPDATE_DELETED_MITAKA = "backup_update_deleted_mitaka";
     BACKUP_UPDATE_JUNO = "backup_update_juno";
     BACKUP_UPDATE_LIBERTY = "backup_update_liberty";
     BACKUP_UPDATE_MITAKA = "backup_update_mitaka";

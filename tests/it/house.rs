@@ -405,6 +405,18 @@ fn every_update_names_the_row_and_guards_its_columns() {
     let images = |columns: ColumnSet| -> Vec<Image> {
         vec![Backup::default().image(columns), Volume::default().image(columns), Snapshot::default().image()]
     };
+    // These also change `deleted`, and are guarded by its old value.
+    let of_deletions = ["backup_metadata_update", "backup_update_deleted_mitaka", "quota_usage_update"];
+    for name in of_deletions {
+        let found = statements::ALL.iter().find(|statement| statement.name == name).unwrap_or_else(|| panic!("no {name}"));
+        for engine in [Engine::Sqlite, Engine::Mysql, Engine::Postgresql] {
+            let flat = words_and_signs(&statement(found.text(engine)));
+            let (_, guards) = flat.split_once(" WHERE ").unwrap_or_else(|| panic!("{name} has no WHERE"));
+            let guards: Vec<&str> = guards.split(" AND ").collect();
+            assert!(guards[0].starts_with("id = ") && guards[1].starts_with("deleted = "), "{name}, {engine:?}: {guards:?}");
+            assert!(!guards.iter().any(|guard| words(guard).any(|word| word == "OR")), "{name}, {engine:?}: OR");
+        }
+    }
     let mut checked = BTreeSet::new();
     for columns in [ColumnSet::Juno, ColumnSet::Liberty, ColumnSet::Mitaka] {
         for image in images(columns) {
@@ -448,6 +460,7 @@ fn every_update_names_the_row_and_guards_its_columns() {
         }
     }
     let there: BTreeSet<String> = statements::ALL.iter().map(|all| all.name.to_owned()).filter(|name| name.contains("_update")).collect();
+    checked.extend(of_deletions.map(str::to_owned));
     assert_eq!(checked, there, "an UPDATE without an image");
 }
 

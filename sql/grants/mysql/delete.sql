@@ -1,5 +1,5 @@
--- What `--to deleted` needs on MySQL and MariaDB beside the privileges of repair.sql: to read the open reservations, to mark a backup and
--- its metadata as deleted, and to correct the quota. No INSERT, no DELETE.
+-- The least privileges for `--to deleted` on MySQL and MariaDB, beside those of repair.sql: to read the open reservations, to mark a
+-- backup and its metadata as deleted, and to correct the quota. No INSERT, no DELETE.
 --
 -- Replace the account and, if Cinder's database has another name, the schema. Before Pike, remove backup_metadata.
 

@@ -1,5 +1,6 @@
--- What `--to deleted` needs on PostgreSQL beside the privileges of repair.sql: to read the open reservations, to mark a backup and its
--- metadata as deleted, and to correct the quota. No INSERT, no DELETE. Run these statements in Cinder's database as the owner of the tables.
+-- The least privileges for `--to deleted` on PostgreSQL, beside those of repair.sql: to read the open reservations, to mark a
+-- backup and its metadata as deleted, and to correct the quota. No INSERT, no DELETE.
+-- Run these statements in Cinder's database as the owner of the tables.
 --
 -- Replace the role. Before Pike, remove backup_metadata.
 

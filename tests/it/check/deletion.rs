@@ -106,7 +106,7 @@ fn the_quota_stays_if_it_is_to_or_if_a_reservation_is_open() {
 
 fn reason(site: &Site, placed: &Placed, args: &[&str]) -> String {
     let before = site.database.rows_by_id();
-    let document = site.program.json(6, &[&["repair", "--yes", "--to", "deleted", &placed.id], args].concat());
+    let document = site.program.json(6, &[&["repair", "--yes", "--to", "deleted", "--assume-dead", "all", &placed.id], args].concat());
     assert_eq!(changes(&before, &site.database.rows_by_id()), [], "{args:?}");
     document["refused"][0]["reason"].as_str().unwrap().to_owned()
 }
@@ -133,7 +133,8 @@ fn a_backup_becomes_deleted_only_if_nothing_of_it_is_on_the_storage() {
         for entry in fs::read_dir(&placed.dir).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
         }
-        let document = site.program.json(0, &["repair", "--yes", "--to", "deleted", &placed.id, "--check", "quick"]);
+        let document =
+            site.program.json(0, &["repair", "--yes", "--to", "deleted", "--assume-dead", "all", &placed.id, "--check", "quick"]);
         assert_eq!(document["units"][0]["outcome"], "applied", "{document:#}");
         assert_eq!(site.status(&placed), "deleted");
     }

@@ -1,4 +1,4 @@
--- backup_deletion_mitaka: deletes one backup as Cinder does, or restores it, if the row is as planned (Mitaka and later).
+-- backup_update_deleted_mitaka: deletes one backup as Cinder does, or restores it, if the row is as planned (Mitaka and later).
 -- Parameters: the new status, whether it is deleted then, the id, whether it was deleted, then every guarded column as it was read. Like
 -- Cinder, it leaves updated_at as it is. Exactly one row must match.
 UPDATE backups

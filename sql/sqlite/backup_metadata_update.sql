@@ -1,4 +1,4 @@
--- backup_metadata_deletion: deletes one row of a backup's metadata as Cinder does, or restores it, if the row is as planned.
+-- backup_metadata_update: deletes one row of a backup's metadata as Cinder does, or restores it, if the row is as planned.
 -- Parameters: whether it is deleted then, the id, whether it was deleted, the backup. Exactly one row must match.
 UPDATE backup_metadata
    SET deleted = ?1,
