@@ -135,7 +135,7 @@ fn fill_with_stuck(database: &Database, backups: usize) {
     ));
 }
 
-/// Of each unit only some numbers stay in memory, in less than 300 bytes: all else is read again, or in a temporary file.
+/// Of each unit only some numbers stay in memory, in some 370 bytes: all else is read again, or in a temporary file.
 #[test]
 fn many_units_need_as_much_memory_as_few() {
     for units in [2_000, 20_000] {
