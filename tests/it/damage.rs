@@ -185,7 +185,7 @@ fn matrix(store: &Store, back_door: impl Fn(&Done) -> BackDoor, cinder: &RealBac
     let (metadata, own_metadata, other_metadata) = side_file(names.metadata(), child_names.metadata());
     let (sha256file, own_sha256file, other_sha256file) = side_file(names.sha256file(), child_names.sha256file());
     let extra = names.data(77_777);
-    let older = changed(&one.1, &|bytes| bytes[middle..].fill(0));
+    let older = changed(&one.1, &|bytes| bytes[..1_000].fill(0));
     type Harm<'a> = (&'a str, &'a dyn Fn(), &'a dyn Fn());
     let heal = || door.put(&one.0, &one.1);
     let harms: &[Harm<'_>] = &[
