@@ -29,7 +29,7 @@ fn unknown_options_and_values_are_refused() {
         &["scan", "--status", "garbage"],
         &["scan", "--limit", "0"],
         &["scan", "--limit", "many"],
-        &["repair", "--yes", "--to", "deleted"],
+        &["repair", "--yes", "--to", "removed"],
         &["repair", "--yes", "--batch-size", "0"],
         &["repair", "--yes", "--max-changes", "-1"],
         &["repair", "--yes", "--service-down-time", "1s"],
@@ -90,9 +90,9 @@ fn unknown_options_and_values_are_refused() {
     error: invalid value 'many' for '--limit <N>': "many" is not an integer from 0, or too large
 
     For more information, try '--help'.
-    $ repair --yes --to deleted
-    error: invalid value 'deleted' for '--to <STATUS>'
-      [possible values: available, error]
+    $ repair --yes --to removed
+    error: invalid value 'removed' for '--to <STATUS>'
+      [possible values: available, error, deleted]
 
     For more information, try '--help'.
     $ repair --yes --batch-size 0
