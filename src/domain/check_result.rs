@@ -457,7 +457,7 @@ impl Backup {
             num_dependent_backups: integer("num_dependent_backups"),
             snapshot_id: text("snapshot_id"),
             restore_volume_id: text("restore_volume_id"),
-            deleted: integer("deleted") == Some(1),
+            deleted: image.is_deleted(),
             ..Self::default()
         }
     }

@@ -75,6 +75,11 @@ impl Image {
         images.iter().find(|image| image.table == table && image.id == id)
     }
 
+    /// Whether the row is deleted.
+    pub fn is_deleted(&self) -> bool {
+        *self.value("deleted") == Value::Integer(1)
+    }
+
     /// A column's value; NULL if the image has no such column.
     pub fn value(&self, column: &str) -> &Value {
         self.columns.get(column).unwrap_or(&Value::Null)

@@ -137,7 +137,8 @@ impl Reconciler<'_> {
             self.database.read(|reader| after.iter().map(|image| current(reader, image.table, &image.id, Lock::None)).collect())?;
         for (image, found) in after.iter().zip(found) {
             let later = !self.written.insert((image.table, image.id.clone()));
-            let Some(found) = found else {
+            // What the run itself deleted is still there.
+            let Some(found) = found.filter(|found| image.is_deleted() || !found.is_deleted()) else {
                 gone += 1;
                 details.push(format!("{} {} is deleted", image.table, image.id));
                 continue;

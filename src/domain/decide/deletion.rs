@@ -39,8 +39,9 @@ pub(super) fn target(case: &BackupCase, check: Option<&CheckResult>, situation: 
     if situation.columns < ColumnSet::Mitaka {
         return refused("--to deleted needs the tables of Mitaka or later".to_owned());
     }
-    let deletion = case.deletion.as_deref().cloned().unwrap_or_default();
-    if let Some(other) = deletion.writing {
+    // Without these rows nothing shows that no other backup is based on it.
+    let Some(deletion) = case.deletion.as_deref() else { return refused("the rows that its deletion depends on were not read".to_owned()) };
+    if let Some(other) = &deletion.writing {
         return refused(format!("backup {other} of its volume is being made, and may be based on it; repair that one first"));
     }
     if deletion.children.certain + deletion.children.possible > 0 {
@@ -48,7 +49,7 @@ pub(super) fn target(case: &BackupCase, check: Option<&CheckResult>, situation: 
             "other live backups are based on it, so it cannot become deleted, whatever the storage holds; finish their deletion first";
         return refused(why.to_owned());
     }
-    if let Some(why) = quota_problem(&deletion, policy) {
+    if let Some(why) = quota_problem(deletion, policy) {
         return refused(why);
     }
     match check {

@@ -165,3 +165,20 @@ fn objects_that_appear_after_the_check_stop_it() {
     assert_eq!(document["units"][0]["outcome"], "changed", "{document:#}");
     assert_eq!(site.status(&placed), "deleting");
 }
+
+#[test]
+fn a_backup_that_was_deleted_since_its_repair_is_gone() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let backup = database.backup(|row| row.host(GONE).status("deleting"));
+        let program = Program::on(database.url());
+        program.expect(0, &[&["repair", "--yes"], &LIKE_CINDER as &[&str]].concat());
+        let state = || program.json(0, &["history", "reconcile"])["units"][0]["state"].clone();
+        assert_eq!(state(), "kept");
+        let deleted = crate::rows::Cell::Boolean(true).sql(engine);
+        database.execute(&format!("UPDATE backups SET deleted = {deleted}, status = 'deleted' WHERE id = '{backup}'"));
+        assert_eq!(state(), "gone");
+        let document = program.json(4, &["undo", &program.last_run(), "--yes"]);
+        assert_eq!(document["units"][0]["outcome"], "changed", "{document:#}");
+    }
+}

@@ -98,6 +98,12 @@ fn a_backup_that_others_are_based_on_never_becomes_deleted() {
 }
 
 #[test]
+fn without_the_rows_that_it_depends_on_nothing_is_deleted() {
+    let case = BackupCase { deletion: None, ..case(DELETING, Some(CheckVerdict::Missing), a_deletion()) };
+    assert!(refusal(&case, &Policy { allow_unverified: true, ..policy() }).contains("were not read"));
+}
+
+#[test]
 fn a_quota_that_may_change_stops_it_unless_it_is_left_alone() {
     let twice = Deletion { quotas: vec![quota("1", "backups", 3), quota("3", "backups", 4)], ..a_deletion() };
     for (deletion, says) in [(Deletion { open_reservations: 2, ..a_deletion() }, "2 open reservations"), (twice, "several rows")] {
