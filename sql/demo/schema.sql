@@ -190,3 +190,32 @@ CREATE TABLE quota_usages (
 );
 CREATE INDEX quota_usage_project_resource_idx ON quota_usages (project_id, resource);
 CREATE INDEX ix_quota_usages_project_id ON quota_usages (project_id);
+
+CREATE TABLE reservations (
+    created_at DATETIME,
+    updated_at DATETIME,
+    deleted_at DATETIME,
+    deleted    BOOLEAN,
+    id         INTEGER NOT NULL,
+    uuid       VARCHAR(36) NOT NULL,
+    usage_id   INTEGER REFERENCES quota_usages (id),
+    project_id VARCHAR(255),
+    resource   VARCHAR(300),
+    delta      INTEGER NOT NULL,
+    expire     DATETIME,
+    PRIMARY KEY (id)
+);
+CREATE INDEX ix_reservations_project_id ON reservations (project_id);
+
+CREATE TABLE backup_metadata (
+    created_at DATETIME,
+    updated_at DATETIME,
+    deleted_at DATETIME,
+    deleted    BOOLEAN,
+    id         INTEGER NOT NULL,
+    backup_id  VARCHAR(36) NOT NULL REFERENCES backups (id),
+    "key"      VARCHAR(255),
+    value      VARCHAR(255),
+    PRIMARY KEY (id)
+);
+CREATE INDEX ix_backup_metadata_backup_id ON backup_metadata (backup_id);

@@ -99,7 +99,7 @@ impl<'a> Findings<'a> {
             portion.sort_unstable_by(|one, other| one.id.cmp(&other.id));
             let mut related = RelatedRows::of_backups(reader, &portion, &with_chain, &self.pending.references)?;
             if policy.deletes() {
-                related.read_deletions(reader, &portion)?;
+                related.read_deletions(reader, &portion, !policy.no_quota)?;
             }
             let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
             for backup in portion {

@@ -415,7 +415,8 @@ impl Reader<'_> {
     /// [`DbErrorKind::Schema`] if one of the tables of quotas is missing, as it seems to be if the account may not read it.
     pub fn quota_usages_of(&mut self, projects: &[String]) -> Result<Vec<QuotaUsage>, DbError> {
         if !self.schema.has_quotas || !self.schema.has_reservations {
-            let message = "the tables quota_usages and reservations are not both there; check that this account may read them, as                            `sql/grants/` shows for --to deleted";
+            let message = "the tables quota_usages and reservations do not both exist, or this account may not read them: sql/grants/ has the \
+                           statements for --to deleted, and --no-quota does without them";
             return Err(DbError::new(DbErrorKind::Schema, message));
         }
         self.by_ids(&sql::QUOTA_USAGES_BY_PROJECTS, projects, quota)

@@ -69,17 +69,19 @@ impl RelatedRows {
         Ok(related)
     }
 
-    /// Reads what only the deletion of backups depends on.
-    pub fn read_deletions(&mut self, reader: &mut Reader<'_>, backups: &[Backup]) -> Result<(), DbError> {
+    /// Reads what only the deletion of backups depends on; the quotas of their projects only if they are to be corrected.
+    pub fn read_deletions(&mut self, reader: &mut Reader<'_>, backups: &[Backup], with_quotas: bool) -> Result<(), DbError> {
         let wanted = ids(backups.iter().map(|backup| &backup.id));
         let projects = ids(backups.iter().filter_map(|backup| backup.project_id.as_ref()));
         let metadata = by_key(reader.backup_metadata(&wanted)?, |row| Some(&row.backup_id));
         let keys: ByKey<String> = reader.backup_keys(&wanted)?.into_iter().map(|(id, key_id)| (key(&id).into_owned(), key_id)).collect();
         let (mut quotas, mut open): (HashMap<String, Vec<QuotaUsage>>, HashMap<String, i64>) = Default::default();
-        for quota in reader.quota_usages_of(&projects)? {
-            quotas.entry(quota.project_id.clone()).or_default().push(quota);
+        if with_quotas {
+            for quota in reader.quota_usages_of(&projects)? {
+                quotas.entry(quota.project_id.clone()).or_default().push(quota);
+            }
+            open.extend(reader.open_reservations(&projects)?);
         }
-        open.extend(reader.open_reservations(&projects)?);
         for backup in backups {
             let (id, project) = (key(&backup.id), backup.project_id.as_deref().unwrap_or_default());
             let deletion = Deletion {

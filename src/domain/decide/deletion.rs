@@ -16,7 +16,7 @@ use crate::domain::{BackupMetadata, Change, CheckResult, CheckVerdict, ColumnSet
 pub struct Deletion {
     /// The live metadata of the backup.
     pub metadata: Vec<BackupMetadata>,
-    /// What the quotas of its project count.
+    /// What the quotas of its project count; not read with `--no-quota`.
     pub quotas: Vec<QuotaUsage>,
     /// How many reservations of its project for backups or their gigabytes are open.
     pub open_reservations: i64,
