@@ -148,7 +148,7 @@ fn a_plan_with_inconsistent_units_is_refused() {
             }),
         ),
         ("age", Box::new(|plan: &mut Plan, _: &mut Vec<Unit>| plan.policy.thresholds.older_than_seconds = -1)),
-        ("to", Box::new(|plan: &mut Plan, _: &mut Vec<Unit>| plan.policy.to = Some("deleted".to_owned()))),
+        ("to", Box::new(|plan: &mut Plan, _: &mut Vec<Unit>| plan.policy.to = Some("gone".to_owned()))),
         ("undoes", Box::new(|plan: &mut Plan, _: &mut Vec<Unit>| plan.undoes = Some("x".to_owned()))),
     ];
     for (name, edit) in faults {
