@@ -91,6 +91,7 @@ impl From<LedgerError> for Error {
         };
         let hint = match &error {
             LedgerError::Missing(path) => Some(format!("correct the path, or make it with `scrub run --ledger {}`", shell_word(path))),
+            LedgerError::NotALedger(..) => Some("name a ledger or, for `scrub run`, a file that does not exist yet".to_owned()),
             LedgerError::Damaged(..) => Some(
                 "put a copy in its place, or remove it: the next scrub run then makes a new one and verifies all backups again".to_owned(),
             ),

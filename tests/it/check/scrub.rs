@@ -187,6 +187,7 @@ fn a_ledger_is_of_one_database_and_no_other_file_is_taken_for_one() {
         for command in ["run", "status"] {
             let answer = site.program.expect(2, &["scrub", command, "--ledger", path]);
             assert!(answer.stderr.contains(&format!("{path} is not a ledger: {why}")), "{}", answer.stderr);
+            assert!(answer.stderr.contains("hint: name a ledger or, for `scrub run`, a file that does not exist yet"), "{}", answer.stderr);
         }
     }
 }
