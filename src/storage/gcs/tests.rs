@@ -13,7 +13,9 @@ use serde_json::json;
 use super::*;
 use crate::domain::hex;
 use crate::storage::ObjectStore;
-use crate::storage::http::testing::{Objects, ReceivedRequest, Reply, TestServer, names, ok, options, read_all, short_timeouts, status};
+use crate::storage::http::testing::{
+    Objects, ReceivedRequest, Reply, TestServer, check_pages, names, ok, options, read_all, short_timeouts, status,
+};
 
 /// A key for these tests only.
 const KEY: &str = include_str!("testdata/key.pem");
@@ -265,25 +267,32 @@ fn endless_and_invalid_listings_are_detected() {
     assert_eq!(store.stat("x").unwrap_err().kind, StorageErrorKind::Protocol);
 }
 
+/// A bucket `b` with the objects of the conformance test.
+fn conforming(request: &ReceivedRequest, objects: &Objects) -> Reply {
+    let (path, query) = request.path_and_query();
+    let of = |name: &str| query.get(name).map_or("", String::as_str);
+    let name = path.strip_prefix("/storage/v1/b/b/o").unwrap().trim_start_matches('/');
+    let item = |name: &str, size: usize| json!({"name": name, "size": size.to_string(), "timeCreated": "2026-11-22T10:00:00Z"});
+    if name.is_empty() {
+        let (page, next) = objects.page(of("prefix"), of("pageToken").max(of("startOffset")));
+        let items: Vec<Value> = page.iter().map(|(name, size)| item(name, *size)).collect();
+        return ok(&[], json!({"items": items, "nextPageToken": next}).to_string());
+    }
+    match (of("alt"), objects.size(name)) {
+        ("media", _) => objects.get(name, request, vec![("x-goog-generation", "1".to_owned())]),
+        (_, Some(size)) => ok(&[], item(name, size).to_string()),
+        (_, None) => complaint(404, "notFound"),
+    }
+}
+
 #[test]
 fn conforms_to_the_trait() {
-    let objects = Objects::new();
-    let (_server, store) = hostile(move |request| {
-        let (path, query) = request.path_and_query();
-        let of = |name: &str| query.get(name).map_or("", String::as_str);
-        let name = path.strip_prefix("/storage/v1/b/b/o").unwrap().trim_start_matches('/');
-        let item = |name: &str, size: usize| json!({"name": name, "size": size.to_string(), "timeCreated": "2026-11-22T10:00:00Z"});
-        if name.is_empty() {
-            let page = objects.page(of("prefix"), of("pageToken").max(of("startOffset")));
-            let items: Vec<Value> = page.iter().map(|(name, size)| item(name, *size)).collect();
-            let next = page.last().filter(|_| page.len() == Objects::PAGE).map(|(name, _)| name);
-            return ok(&[], json!({"items": items, "nextPageToken": next}).to_string());
-        }
-        match (of("alt"), objects.size(name)) {
-            ("media", _) => objects.get(name, request, vec![("x-goog-generation", "1".to_owned())]),
-            (_, Some(size)) => ok(&[], item(name, size).to_string()),
-            (_, None) => complaint(404, "notFound"),
-        }
-    });
+    let objects = Objects::new(400);
+    let (_server, store) = hostile(move |request| conforming(request, &objects));
     crate::storage::conformance::check(&store, true);
+}
+
+#[test]
+fn a_cut_or_short_page_loses_no_object_and_an_endless_listing_ends() {
+    check_pages(conforming, hostile);
 }

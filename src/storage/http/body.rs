@@ -103,10 +103,15 @@ impl HttpResponse {
         failure::from_status(&what, status, &headers, detail.as_deref())
     }
 
-    /// Reads the whole body, of at most `limit` bytes, and parses it. `parse` returns what is wrong with it.
+    /// Reads the whole body, of at most `limit` bytes, and parses it. `parse` returns what is wrong with it. If nothing marks the end of
+    /// the body, the connection may have ended early, so the error is transient.
     pub(in crate::storage) fn parse<T>(self, limit: usize, parse: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, StorageError> {
-        let what = self.what.clone();
-        parse(&self.read_all(limit)?).map_err(|problem| StorageError::protocol(format!("{what}: {problem}")))
+        let (what, is_whole) = (self.what.clone(), self.is_chunked() || self.length().is_some());
+        let (kind, hint) = match is_whole {
+            true => (StorageErrorKind::Protocol, ""),
+            false => (StorageErrorKind::Transient, ", or the server closed the connection early"),
+        };
+        parse(&self.read_all(limit)?).map_err(|problem| StorageError::new(kind, format!("{what}: {problem}{hint}")))
     }
 
     pub(super) fn read_all(self, limit: usize) -> Result<Vec<u8>, StorageError> {

@@ -1,7 +1,7 @@
 //! A server for tests. It can send any bytes, as a hostile or broken server would.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::{ControlFlow, Range};
@@ -13,8 +13,9 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 
 use super::Network;
+use crate::backoff::Backoff;
 use crate::config::{CinderConf, StorageOptions};
-use crate::storage::{ObjectStore, StorageError, conformance};
+use crate::storage::{ObjectStore, RetryPolicy, RetryingStore, StorageError, StorageErrorKind, conformance};
 
 /// A request that the server received.
 #[derive(Debug, Clone)]
@@ -46,29 +47,32 @@ impl ReceivedRequest {
 }
 
 /// The objects of the conformance test.
-pub(in crate::storage) struct Objects(BTreeMap<String, Vec<u8>>);
+pub(in crate::storage) struct Objects {
+    all: BTreeMap<String, Vec<u8>>,
+    /// Names on a page.
+    page: usize,
+}
 
 impl Objects {
-    /// Names on a page.
-    pub(in crate::storage) const PAGE: usize = 400;
-
-    pub(in crate::storage) fn new() -> Self {
-        Self(conformance::content(true))
+    pub(in crate::storage) fn new(page: usize) -> Self {
+        Self { all: conformance::content(true), page }
     }
 
-    /// Returns a page of names and sizes.
-    pub(in crate::storage) fn page(&self, prefix: &str, after: &str) -> Vec<(String, usize)> {
-        let wanted = self.0.iter().filter(|(name, _)| name.starts_with(prefix) && name.as_str() > after);
-        wanted.take(Self::PAGE).map(|(name, bytes)| (name.clone(), bytes.len())).collect()
+    /// Returns a page of names and sizes, and its last name if more follow.
+    pub(in crate::storage) fn page(&self, prefix: &str, after: &str) -> (Vec<(String, usize)>, Option<String>) {
+        let mut wanted = self.all.iter().filter(|(name, _)| name.starts_with(prefix) && name.as_str() > after);
+        let page: Vec<_> = wanted.by_ref().take(self.page).map(|(name, bytes)| (name.clone(), bytes.len())).collect();
+        let next = wanted.next().and(page.last()).map(|(name, _)| name.clone());
+        (page, next)
     }
 
     pub(in crate::storage) fn size(&self, name: &str) -> Option<usize> {
-        self.0.get(name).map(Vec::len)
+        self.all.get(name).map(Vec::len)
     }
 
     /// Returns an object, or the requested range of it.
     pub(in crate::storage) fn get(&self, name: &str, request: &ReceivedRequest, mut headers: Vec<(&'static str, String)>) -> Reply {
-        let Some(bytes) = self.0.get(name) else { return status(404) };
+        let Some(bytes) = self.all.get(name) else { return status(404) };
         headers.push(("Last-Modified", "Sun, 22 Nov 2026 10:00:00 GMT".to_owned()));
         let Some((first, last)) = request.header("range").strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
             return Reply::Response(200, headers, bytes.clone());
@@ -238,5 +242,106 @@ pub(in crate::storage) fn read_all(store: &dyn ObjectStore, name: &str, range: O
     match store.open(name, range)?.read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
         Err(error) => Err(StorageError::of_io(&error).unwrap_or_else(|| panic!("not the storage's: {error}")).clone()),
+    }
+}
+
+/// How a server marks the end of a body.
+#[derive(Debug, Clone, Copy)]
+enum Framing {
+    Length,
+    Chunks,
+    /// By the end of the connection.
+    Nothing,
+}
+
+/// Sends a response whose connection ends after `part` quarters of the body, in any case before its last byte.
+fn cut(reply: Reply, framing: Framing, part: usize) -> Reply {
+    let Reply::Response(status, headers, body) = reply else { panic!("not a page") };
+    let mut head = format!("HTTP/1.1 {status} Whatever\r\n");
+    headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+    head.push_str(&match framing {
+        Framing::Length => format!("Content-Length: {}\r\n\r\n", body.len()),
+        Framing::Chunks => format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", body.len()),
+        Framing::Nothing => "Connection: close\r\n\r\n".to_owned(),
+    });
+    Reply::Bytes([head.as_bytes(), body.get(..(body.len() * part / 4).min(body.len() - 1)).unwrap()].concat())
+}
+
+/// What a test server answers.
+type Answer = Box<dyn Fn(&ReceivedRequest) -> Reply + Send + Sync>;
+
+/// Checks listings whose pages are cut, short or repeated. `answer` is the right answer of a server, and `open` starts one that may give
+/// others.
+pub(in crate::storage) fn check_pages<S: ObjectStore>(
+    answer: fn(&ReceivedRequest, &Objects) -> Reply,
+    open: impl Fn(Answer) -> (TestServer, S),
+) {
+    const PREFIX: &str = "many-0004";
+    // Pages of 4, 4 and 2 names.
+    let expected: Vec<String> = (40..50).map(|number| format!("many-{number:05}")).collect();
+    let list = |store: S| {
+        let backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(1) };
+        let policy = RetryPolicy { attempts: 3, backoff };
+        names(&RetryingStore::new(store, policy, Arc::default(), Arc::default(), Arc::default()), PREFIX)
+    };
+    let is_page = |request: &ReceivedRequest| request.target.contains("prefix=");
+    let pages =
+        |server: &TestServer| -> Vec<String> { server.requests().into_iter().filter(is_page).map(|request| request.target).collect() };
+    let objects = Arc::new(Objects::new(4));
+    // Harms one of the pages, `times` times.
+    let harmed = |how: Option<(Framing, usize)>, number: usize, times: usize| {
+        let (objects, seen) = (Arc::clone(&objects), Mutex::new((Vec::new(), 0)));
+        open(Box::new(move |request| {
+            let (reply, (targets, harms)) = (answer(request, &objects), &mut *seen.lock().unwrap());
+            if is_page(request) && !targets.contains(&request.target) {
+                targets.push(request.target.clone());
+            }
+            if targets.get(number) != Some(&request.target) || *harms == times {
+                return reply;
+            }
+            *harms += 1;
+            how.map_or_else(|| status(503), |(framing, part)| cut(reply, framing, part))
+        }))
+    };
+    let framings = [Framing::Length, Framing::Chunks, Framing::Nothing];
+    let cuts = framings.into_iter().flat_map(|framing| (0..=4).map(move |part| Some((framing, part))));
+    for (how, number) in cuts.chain([None]).flat_map(|how| (0..3).map(move |number| (how, number))) {
+        // Once: the page is requested again from the same name, and no other.
+        let (server, store) = harmed(how, number, 1);
+        assert_eq!(list(store).unwrap(), expected, "{how:?} {number}");
+        let mut targets = pages(&server);
+        assert_eq!(targets.get(number), targets.get(number + 1), "{how:?} {number}");
+        targets.dedup();
+        assert_eq!(targets.len(), targets.iter().collect::<BTreeSet<_>>().len(), "{how:?} {number}: {targets:?}");
+        // Every time: an error that says so, after a limited number of requests.
+        let (server, store) = harmed(how, number, usize::MAX);
+        let error = list(store).unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Transient, "{how:?} {number}: {error}");
+        assert!(error.text.contains("GET http://") && error.text.contains("(3 attempts)"), "{error}");
+        assert!(pages(&server).len() <= 3 * (3 + number), "{how:?} {number}: {} requests", pages(&server).len());
+    }
+    // Whole pages that are shorter than others, down to one name.
+    for size in 1..=11 {
+        let objects = Objects::new(size);
+        let (_server, store) = open(Box::new(move |request| answer(request, &objects)));
+        let mut listed = vec!["many-00039".to_owned()];
+        while listed.len() <= expected.len() {
+            let page = store.list_page(listed.last().unwrap()).unwrap().unwrap();
+            assert!(!page.is_last && !page.objects.is_empty(), "pages of {size}");
+            listed.extend(page.objects.into_iter().map(|object| object.name));
+        }
+        assert_eq!(listed.get(1..=expected.len()).unwrap(), expected, "pages of {size}");
+        assert_eq!(list(store).unwrap(), expected, "pages of {size}");
+    }
+    // The server sends the first page, or the second one, for ever.
+    for (last, later) in [("", &["many-00043", "many-00047"] as &[&str]), ("many-00043", &["many-00047"])] {
+        let objects = Arc::clone(&objects);
+        let (server, store) = open(Box::new(move |request| {
+            let target = later.iter().fold(request.target.clone(), |target, name| target.replace(name, last));
+            answer(&ReceivedRequest { target, ..request.clone() }, &objects)
+        }));
+        let error = list(store).unwrap_err();
+        assert_eq!(error.kind, StorageErrorKind::Protocol, "{error}");
+        assert!(error.text.contains("it is not in order, or repeats itself") && pages(&server).len() <= 3, "{error}");
     }
 }

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::domain::hex;
 use crate::storage::ObjectStore;
-use crate::storage::http::testing::{Objects, ReceivedRequest, Reply, TestServer, names, ok, options, read_all, short_timeouts, status};
+use crate::storage::http::testing::{
+    Objects, ReceivedRequest, Reply, TestServer, check_pages, names, ok, options, read_all, short_timeouts, status,
+};
 
 const HASH: &str = "0cc175b9c0f1b6a831c399e269772661";
 
@@ -264,52 +266,34 @@ fn a_huge_page_is_refused() {
     assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Protocol);
 }
 
-#[test]
-fn a_page_is_retried_a_few_times() {
-    let tries = AtomicUsize::new(0);
-    let (_server, store) = hostile(move |request| match (request.target.contains("continuation-token"), tries.load(Ordering::SeqCst)) {
-        (true, 0) => {
-            tries.store(1, Ordering::SeqCst);
-            error(503, "SlowDown")
-        }
-        (true, 1) => {
-            tries.store(2, Ordering::SeqCst);
-            Reply::Stall(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n<List".to_vec())
-        }
-        _ => s3(request),
-    });
-    assert_eq!(names(&store, "v/p-").unwrap().len(), 3);
-    let (server, store) =
-        hostile(|request| if request.target.contains("continuation-token") { error(503, "SlowDown") } else { s3(request) });
-    assert_eq!(names(&store, "v/p-").unwrap_err().kind, StorageErrorKind::Transient);
-    assert_eq!(server.requests().iter().filter(|request| request.target.contains("continuation-token")).count(), 3);
+/// A bucket `b` with the objects of the conformance test.
+fn conforming(request: &ReceivedRequest, objects: &Objects) -> Reply {
+    let (path, query) = request.path_and_query();
+    let name = path.strip_prefix("/b").unwrap().trim_start_matches('/');
+    if name.is_empty() {
+        let of = |name: &str| query.get(name).map_or("", String::as_str);
+        let (page, next) = objects.page(of("prefix"), of("continuation-token").max(of("start-after")));
+        let next = next.map(|name| name.replace('&', "&amp;").replace('<', "&lt;"));
+        let entry = |(name, size): &(String, usize)| {
+            format!("<Contents><Key>{}</Key><Size>{size}</Size><LastModified>2026-11-22T10:00:00Z</LastModified></Contents>", encode(name))
+        };
+        let contents: String = page.iter().map(entry).collect();
+        return ok(&[], listing(&[], next.as_deref()).replace("</ListBucketResult>", &format!("{contents}</ListBucketResult>")));
+    }
+    match objects.get(name, request, vec![("ETag", HASH.to_owned())]) {
+        Reply::Response(404, ..) if request.method != "HEAD" => error(404, "NoSuchKey"),
+        reply => reply,
+    }
 }
 
 #[test]
 fn conforms_to_the_trait() {
-    let objects = Objects::new();
-    let (_server, store) = hostile(move |request| {
-        let (path, query) = request.path_and_query();
-        let name = path.strip_prefix("/b").unwrap().trim_start_matches('/');
-        if name.is_empty() {
-            let of = |name: &str| query.get(name).map_or("", String::as_str);
-            let page = objects.page(of("prefix"), of("continuation-token").max(of("start-after")));
-            let next = page.last().filter(|_| page.len() == Objects::PAGE).map(|(name, _)| name.replace('&', "&amp;").replace('<', "&lt;"));
-            let contents: String = page
-                .iter()
-                .map(|(name, size)| {
-                    format!(
-                        "<Contents><Key>{}</Key><Size>{size}</Size><LastModified>2026-11-22T10:00:00Z</LastModified></Contents>",
-                        encode(name)
-                    )
-                })
-                .collect();
-            return ok(&[], listing(&[], next.as_deref()).replace("</ListBucketResult>", &format!("{contents}</ListBucketResult>")));
-        }
-        match objects.get(name, request, vec![("ETag", HASH.to_owned())]) {
-            Reply::Response(404, ..) if request.method != "HEAD" => error(404, "NoSuchKey"),
-            reply => reply,
-        }
-    });
+    let objects = Objects::new(400);
+    let (_server, store) = hostile(move |request| conforming(request, &objects));
     crate::storage::conformance::check(&store, true);
+}
+
+#[test]
+fn a_cut_or_short_page_loses_no_object_and_an_endless_listing_ends() {
+    check_pages(conforming, hostile);
 }

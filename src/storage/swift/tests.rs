@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::storage::ObjectStore;
-use crate::storage::http::testing::{Objects, ReceivedRequest, Reply, TestServer, names, ok, options, read_all, short_timeouts, status};
+use crate::storage::http::testing::{
+    Objects, ReceivedRequest, Reply, TestServer, check_pages, names, ok, options, read_all, short_timeouts, status,
+};
 
 const HASH: &str = "0cc175b9c0f1b6a831c399e269772661";
 
@@ -362,20 +364,6 @@ fn an_endless_listing_is_detected() {
 }
 
 #[test]
-fn a_page_is_retried_a_few_times() {
-    let tries = AtomicUsize::new(0);
-    let (_server, store) = hostile(move |request| match tries.fetch_add(1, Ordering::SeqCst) {
-        1 => Reply::Response(503, vec![("Retry-After", "0".to_owned())], Vec::new()),
-        2 => Reply::Bytes(b"HTTP/1.1 200 OK\r\nX-Trans-Id: t\r\nContent-Length: 500\r\n\r\n[{".to_vec()),
-        _ => swift(request),
-    });
-    assert_eq!(names(&store, "p-").unwrap(), ["p-1", "p-2", "p-3"]);
-    let (server, store) = hostile(|request| if request.target.contains("marker") { status(503) } else { swift(request) });
-    assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Transient);
-    assert_eq!(server.requests().len(), 5, "a login, a page, and another one three times");
-}
-
-#[test]
 fn a_huge_page_is_refused() {
     let (_server, store) = hostile(|_| Reply::Bytes(b"HTTP/1.1 200 OK\r\nX-Trans-Id: t\r\nContent-Length: 99999999999\r\n\r\n[".to_vec()));
     assert_eq!(names(&store, "p-").unwrap_err().kind, StorageErrorKind::Protocol);
@@ -385,25 +373,34 @@ fn a_huge_page_is_refused() {
     }
 }
 
+/// A container `c` with the objects of the conformance test.
+fn conforming(request: &ReceivedRequest, objects: &Objects) -> Reply {
+    let (path, query) = request.path_and_query();
+    let name = path.strip_prefix("/v1/AUTH_test/c").unwrap().trim_start_matches('/');
+    if name.is_empty() && request.method == "HEAD" {
+        return Reply::Response(204, vec![("X-Container-Object-Count", "1".to_owned())], Vec::new());
+    }
+    if name.is_empty() {
+        let of = |name: &str| query.get(name).map_or("", String::as_str);
+        let (page, _) = objects.page(of("prefix"), of("marker"));
+        let entry =
+            |(name, size): (String, usize)| serde_json::json!({"name": name, "bytes": size, "last_modified": "2026-11-22T10:00:00.250000"});
+        return ok(&[id()], serde_json::Value::from_iter(page.into_iter().map(entry)).to_string());
+    }
+    match objects.size(name) {
+        Some(_) => objects.get(name, request, vec![("X-Trans-Id", "t".to_owned()), ("ETag", HASH.to_owned())]),
+        None => gone(404),
+    }
+}
+
 #[test]
 fn conforms_to_the_trait() {
-    let objects = Objects::new();
-    let (_server, store) = hostile(move |request| {
-        let (path, query) = request.path_and_query();
-        let name = path.strip_prefix("/v1/AUTH_test/c").unwrap().trim_start_matches('/');
-        if name.is_empty() && request.method == "HEAD" {
-            return Reply::Response(204, vec![("X-Container-Object-Count", "1".to_owned())], Vec::new());
-        }
-        if name.is_empty() {
-            let of = |name: &str| query.get(name).map_or("", String::as_str);
-            let page = objects.page(of("prefix"), of("marker"));
-            let entry = |(name, size): (String, usize)| serde_json::json!({"name": name, "bytes": size, "last_modified": "2026-11-22T10:00:00.250000"});
-            return ok(&[id()], serde_json::Value::from_iter(page.into_iter().map(entry)).to_string());
-        }
-        match objects.size(name) {
-            Some(_) => objects.get(name, request, vec![("X-Trans-Id", "t".to_owned()), ("ETag", HASH.to_owned())]),
-            None => gone(404),
-        }
-    });
+    let objects = Objects::new(400);
+    let (_server, store) = hostile(move |request| conforming(request, &objects));
     crate::storage::conformance::check(&store, true);
+}
+
+#[test]
+fn a_cut_or_short_page_loses_no_object_and_an_endless_listing_ends() {
+    check_pages(conforming, hostile);
 }

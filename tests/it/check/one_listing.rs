@@ -1,13 +1,13 @@
 //! A quick check of many backups in one container, which are listed together: the same results as one by one, on real servers and in a
 //! directory, whatever is damaged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use serde_json::Value;
 
-use super::round_trips::{Speaks, site};
-use super::{OBJECTS, Site};
+use super::round_trips::{Harm, Speaks, site};
+use super::{OBJECTS, Site, problems};
 use crate::servers;
 use crate::storage_servers::{put, token};
 
@@ -90,4 +90,43 @@ fn a_directory_of_many_backups_gives_the_same_results_for_all_and_for_each() {
     site.database.execute("UPDATE backups SET container = 'all'");
     let verdicts = same_results(&site);
     assert_eq!(verdicts["missing"], 1, "{verdicts:?}");
+}
+
+/// Pages that are cut, or the same for ever, in the listing of all and in that of each.
+#[test]
+fn pages_that_are_cut_or_repeated_never_make_a_backup_look_incomplete() {
+    for (speaks, service) in [
+        (Speaks::Swift, "cinder.backup.drivers.swift.SwiftBackupDriver"),
+        (Speaks::S3, "cinder.backup.drivers.s3.S3BackupDriver"),
+        (Speaks::Google, "cinder.backup.drivers.gcs.GoogleBackupDriver"),
+    ] {
+        let (site, server) = site(speaks, service, BACKUPS);
+        let first = site.database.value("SELECT min(id) FROM backups").unwrap();
+        let check = |harm: Harm, code: i32, backup: &str| -> Vec<Value> {
+            *server.harm.lock().unwrap() = Some(harm);
+            let limits = ["--gcs-endpoint", &server.url, "--storage-timeout", "2s"];
+            let document = site.program.json(code, &[&["check", backup], &limits[..]].concat());
+            document["results"].as_array().unwrap().clone()
+        };
+        let are_all = |results: &[Value], verdict: &str| {
+            assert!(results.iter().all(|result| result["verdict"] == verdict), "{speaks:?}: {results:#?}");
+        };
+        for (backup, expected) in [("--all", BACKUPS), (&first, 1)] {
+            let once = check(Harm::CutPages(Some(BTreeSet::new())), 0, backup);
+            assert_eq!(once.len(), expected);
+            are_all(&once, "intact");
+        }
+        let always = check(Harm::CutPages(None), 4, "--all");
+        assert_eq!(always.len(), BACKUPS);
+        are_all(&always, "unverifiable");
+        let text = always[0]["problems"][0]["text"].as_str().unwrap();
+        assert!(text.contains("GET http://") && text.contains("the server closed the connection"), "{text}");
+        // The first page of all is right. Each backup alone has one page, after which Swift sends an empty one.
+        let is_swift = speaks == Speaks::Swift;
+        let same = check(Harm::SamePage, if is_swift { 4 } else { 0 }, "--all");
+        let (intact, others): (Vec<Value>, Vec<Value>) = same.into_iter().partition(|result| result["verdict"] == "intact");
+        assert!(intact.len() >= 4 && others.is_empty() != is_swift, "{speaks:?}: {others:#?}");
+        are_all(&others, "unverifiable");
+        assert!(others.iter().all(|result| problems(result) == ["storage-protocol"]), "{others:#?}");
+    }
 }

@@ -54,6 +54,11 @@ pub(super) enum Harm {
     Damaged(&'static str),
     /// The object was rewritten after the listing, in this second.
     Rewritten(&'static str),
+    /// The connection ends within the body of each page of a listing: when the page is requested for the first time, which adds it to the
+    /// set, or always.
+    CutPages(Option<BTreeSet<String>>),
+    /// Every page of a listing is the first one.
+    SamePage,
 }
 
 pub(super) type Objects = BTreeMap<String, Vec<u8>>;
@@ -91,8 +96,12 @@ impl Counting {
                         let is_silent = silent.lock().unwrap().as_ref().is_some_and(|text| target.contains(text));
                         thread::sleep(Duration::from_millis(if is_silent { SILENT } else { delay.load(Ordering::SeqCst) }));
                         asked.fetch_sub(1, Ordering::SeqCst);
-                        let answered = answer(speaks, &objects.lock().unwrap(), &url, target, range);
-                        harmed(answered, target, harm.lock().unwrap().as_ref())
+                        let mut harm = harm.lock().unwrap();
+                        let is_first = |part: &&str| !["marker=", "start-after=", "pageToken="].iter().any(|name| part.starts_with(name));
+                        let first: Vec<&str> = target.split('&').filter(is_first).collect();
+                        let shown = if matches!(*harm, Some(Harm::SamePage)) { first.join("&") } else { target.to_owned() };
+                        let answered = answer(speaks, &objects.lock().unwrap(), &url, &shown, range);
+                        harmed(answered, target, harm.as_mut())
                     })
                     .is_some()
                     {}
@@ -123,15 +132,19 @@ fn serve(mut stream: &TcpStream, answer: &dyn Fn(&str, Option<&str>) -> Reply) -
     }
     reader.read_exact(&mut vec![0; length]).ok()?;
     let (status, headers, body) = answer(&target, range.as_deref());
-    let mut head = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: {}\r\n", body.len());
+    let is_cut = headers.iter().any(|(name, _)| *name == "Content-Length");
+    let mut head = format!("HTTP/1.1 {status} Whatever\r\n");
+    if !is_cut {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     let body = if is_head { &[] } else { body.as_slice() };
-    stream.write_all(&[head.as_bytes(), b"\r\n", body].concat()).ok()
+    stream.write_all(&[head.as_bytes(), b"\r\n", body].concat()).ok().filter(|()| !is_cut)
 }
 
-fn harmed((status, mut headers, mut body): Reply, target: &str, harm: Option<&Harm>) -> Reply {
+fn harmed((status, mut headers, mut body): Reply, target: &str, harm: Option<&mut Harm>) -> Reply {
     let is_for = |name: &str| status == 200 && target.split('?').next().unwrap().ends_with(name);
     let middle = body.len() / 2;
     match harm {
@@ -144,6 +157,13 @@ fn harmed((status, mut headers, mut body): Reply, target: &str, harm: Option<&Ha
                 "Last-Modified",
                 jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string(),
             ));
+        }
+        Some(Harm::CutPages(seen)) => {
+            let is_cut = is_listing(target) && seen.as_mut().is_none_or(|seen| seen.insert(target.to_owned()));
+            if is_cut {
+                headers.push(("Content-Length", body.len().to_string()));
+                body.truncate(middle);
+            }
         }
         _ => {}
     }
