@@ -3,12 +3,13 @@
 use serde::Serialize;
 
 use crate::cli::commands::scrub::{Coverage, time};
-use crate::domain::time::human;
+use crate::domain::time::{human, stamp};
 use crate::domain::{Change, CheckResult, DatabaseInfo, Evidence, Finding, Level, Tally, UnitResult};
 use crate::ledger::Failure;
 use crate::plan::Unit;
 use crate::report::grid::Column;
 use crate::spool::Spool;
+use crate::verify::orphans::OrphanCount;
 use crate::workflow::{LeftAlone, Refused};
 
 pub const FINDINGS: &[Column<Finding>] = &[
@@ -62,6 +63,19 @@ pub const CHECKS: &[Column<CheckResult>] = &[
     ("Bytes", |result| result.bytes.expected.into()),
     ("Problems", |result| result.problems.len().into()),
     ("Depth", |result| result.depth.as_str().into()),
+];
+
+/// What is on the storage without a live backup, and the reverse.
+pub const ORPHANS: &[Column<OrphanCount>] = &[
+    ("Driver", |count| count.driver.to_string().into()),
+    ("Location", |count| count.location.as_str().into()),
+    ("Project ID", |count| count.project_id.as_deref().into()),
+    ("Kind", |count| count.kind.as_str().into()),
+    ("Backups", |count| count.backups.into()),
+    ("Objects", |count| count.totals.objects.into()),
+    ("Bytes", |count| count.totals.bytes.into()),
+    ("Oldest", |count| count.totals.oldest_at.map(stamp).into()),
+    ("Newest", |count| count.totals.newest_at.map(stamp).into()),
 ];
 
 pub const SCRUB_FAILURES: &[Column<Failure>] = &[

@@ -98,6 +98,8 @@ statements! {
     BACKUPS_REFERENCES_JUNO = "backups_references_juno";
     BACKUPS_REFERENCES_LIBERTY = "backups_references_liberty";
     BACKUPS_REFERENCES_MITAKA = "backups_references_mitaka";
+    BACKUPS_STORED = "backups_stored";
+    BACKUPS_STORED_BY_IDS = "backups_stored_by_ids";
     CLOCK = "clock";
     MISSING_PRIVILEGES = "missing_privileges";
     QUOTA_USAGE_BY_ID = "quota_usage_by_id";

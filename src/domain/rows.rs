@@ -295,6 +295,29 @@ impl BackupMetadata {
     }
 }
 
+/// Where a row of `backups` says that its backup is stored. Unlike other rows, it may be deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StorageRow {
+    /// Primary key.
+    pub id: String,
+    /// Whether the row is deleted, as Cinder leaves it when the backup is gone.
+    pub deleted: bool,
+    /// When it was deleted, as the database spells it.
+    pub deleted_at: Option<String>,
+    /// See `domain::status`.
+    pub status: Option<String>,
+    /// The class path of the driver.
+    pub service: Option<String>,
+    /// Directory, container, bucket or pool.
+    pub container: Option<String>,
+    /// What the names of its objects begin with; in Ceph JSON with the base image.
+    pub service_metadata: Option<String>,
+    /// The volume.
+    pub volume_id: Option<String>,
+    /// The owner.
+    pub project_id: Option<String>,
+}
+
 /// A row of `quota_usages` that is not deleted: what a project's quota counts of one resource.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct QuotaUsage {

@@ -41,6 +41,12 @@ pub fn role(prefix: &str, name: &str) -> ObjectRole {
     }
 }
 
+/// Splits the name of an object into the prefix of its backup and its role; `None` for a name that Cinder does not use.
+pub fn split(name: &str) -> Option<(&str, ObjectRole)> {
+    let prefix = name.get(..name.rfind(['-', '_'])?)?;
+    Some((prefix, role(prefix, name))).filter(|(_, role)| *role != ObjectRole::Foreign)
+}
+
 /// Parses a number in the format `%05d`, from 1.
 fn number(digits: &str) -> Option<u64> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -107,6 +113,9 @@ mod tests {
                 assert_eq!(role(prefix, &data(prefix, number)), ObjectRole::Data(number));
             }
         }
+        assert_eq!(split(&metadata(SWIFT)), Some((SWIFT, ObjectRole::Metadata)));
+        assert_eq!(split(&sha256file(POSIX)), Some((POSIX, ObjectRole::Sha256File)));
+        assert_eq!(split(&data(POSIX, 100_000)), Some((POSIX, ObjectRole::Data(100_000))));
         assert_eq!(data("p", 7), "p-00007");
         assert_eq!(data("p", 1_234_567), "p-1234567");
     }
@@ -135,6 +144,7 @@ mod tests {
             "00001",
         ] {
             assert_eq!(role(POSIX, &format!("{POSIX}{rest}")), ObjectRole::Foreign, "{rest:?}");
+            assert_ne!(split(&format!("{POSIX}{rest}")).map(|(prefix, _)| prefix), Some(POSIX), "{rest:?}");
         }
         assert_eq!(role(POSIX, &data(SWIFT, 1)), ObjectRole::Foreign);
         assert_eq!(role("a", ""), ObjectRole::Foreign);

@@ -7,7 +7,9 @@ use crate::db::schema::Schema;
 use crate::db::statements as sql;
 use crate::db::{Access, DbError, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
 use crate::domain::id::same;
-use crate::domain::{Attachment, Backup, BackupMetadata, ColumnSet, Image, QuotaUsage, ServiceRow, Snapshot, Table, Value, Volume};
+use crate::domain::{
+    Attachment, Backup, BackupMetadata, ColumnSet, Image, QuotaUsage, ServiceRow, Snapshot, StorageRow, Table, Value, Volume,
+};
 
 /// Whether a row is locked while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,6 +280,22 @@ fn metadata(row: &mut [Value]) -> BackupMetadata {
     }
 }
 
+fn stored(row: &mut [Value]) -> StorageRow {
+    let mut cells = Cells::of(row);
+    StorageRow {
+        id: cells.text().unwrap_or_default(),
+        // A row whose flag cannot be read counts as live: then nothing of it is an orphan.
+        deleted: cells.integer().is_some_and(|flag| flag != 0),
+        status: cells.text(),
+        service: cells.text(),
+        container: cells.text(),
+        service_metadata: cells.text(),
+        volume_id: cells.text(),
+        project_id: cells.text(),
+        deleted_at: cells.text(),
+    }
+}
+
 fn quota(row: &mut [Value]) -> QuotaUsage {
     let mut cells = Cells::of(row);
     QuotaUsage {
@@ -310,6 +328,16 @@ impl Reader<'_> {
             ColumnSet::Mitaka => &sql::BACKUPS_BY_IDS_MITAKA,
         };
         self.by_ids(statement, ids, backup)
+    }
+
+    /// Reads where every backup is stored, also of deleted ones, one at a time. Backups without a driver are left out: they never began.
+    pub fn stored_backups(&mut self, each: &mut dyn FnMut(StorageRow)) -> Result<(), DbError> {
+        self.each(&sql::BACKUPS_STORED, &[], &mut |row| each(stored(row)))
+    }
+
+    /// The same for the backups with these ids, in batches.
+    pub fn stored_backups_by_id(&mut self, ids: &[String]) -> Result<Vec<StorageRow>, DbError> {
+        self.by_ids(&sql::BACKUPS_STORED_BY_IDS, ids, stored)
     }
 
     /// Reads what every live backup refers to, one backup at a time: its volume, parent and snapshot, and the volume that it was last

@@ -128,7 +128,13 @@ impl Root {
                 format!("the container {container:?} leads out of {root} and is not read; use --storage-path with a directory above it"),
             ));
         }
-        Ok(PosixStore { root: self.clone(), container: names, location, without_openat2: AtomicBool::new(false) })
+        Ok(PosixStore { root: self.clone(), container: names, location, is_tree: false, without_openat2: AtomicBool::new(false) })
+    }
+
+    /// Returns all containers as one, in which the name of an object is its path below the root.
+    pub fn tree(&self) -> PosixStore {
+        let location = self.path.display().to_string();
+        PosixStore { root: self.clone(), container: vec![".".to_owned()], location, is_tree: true, without_openat2: AtomicBool::new(false) }
     }
 }
 
@@ -138,6 +144,8 @@ pub struct PosixStore {
     root: Root,
     container: Vec<String>,
     location: String,
+    /// Whether its pages list the files of all directories below it.
+    is_tree: bool,
     /// The kernel or a sandbox has no `openat2`.
     without_openat2: AtomicBool,
 }
@@ -244,6 +252,63 @@ impl PosixStore {
         }
     }
 
+    /// Adds the files below a directory whose paths come after `after`, until there is a page of them. Returns whether there are no more.
+    /// Directories whose names begin with a dot are not searched: they hold snapshots of a file server, or what a user removed.
+    fn list_tree(&self, dir: OwnedFd, folder: &str, after: &str, page: &mut Vec<ObjectInfo>) -> Result<bool, StorageError> {
+        let cannot = |errno| self.failure(errno, "list", &self.path(folder));
+        let mut entries = Dir::new(dir).map_err(cannot)?;
+        let mut last: Option<String> = None;
+        loop {
+            let (mut paths, mut is_last) = (BTreeSet::new(), true);
+            entries.rewind();
+            while let Some(entry) = entries.read() {
+                let entry = entry.map_err(cannot)?;
+                // A name that is not UTF-8 is not one of Cinder's.
+                let Ok(name) = entry.file_name().to_str() else { continue };
+                let kind = match entry.file_type() {
+                    FileType::Unknown => rustix::fs::statat(entries.fd().map_err(cannot)?, name, AtFlags::SYMLINK_NOFOLLOW)
+                        .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
+                    known => known,
+                };
+                // With its slash, a directory has the place of the paths in it.
+                let path = if kind.is_dir() { format!("{folder}{name}/") } else { format!("{folder}{name}") };
+                let is_searched =
+                    if kind.is_dir() { !name.starts_with('.') && after < end_of(&path).as_str() } else { path.as_str() > after };
+                if is_searched && last.as_ref().is_none_or(|last| path > *last) {
+                    paths.insert(path);
+                }
+                if paths.len() > PAGE {
+                    paths.pop_last();
+                    is_last = false;
+                }
+            }
+            for path in paths {
+                let name = path.strip_prefix(folder).unwrap_or_default();
+                if let Some(directory) = name.strip_suffix('/') {
+                    let opened = self.walk(entries.fd().map_err(cannot)?, &[directory], LISTED);
+                    let is_done = match opened {
+                        Ok(opened) => self.list_tree(opened, &path, after, page)?,
+                        // The directory of a file system that only its check uses.
+                        Err(Errno::ACCESS) if path == "lost+found/" => true,
+                        Err(Errno::NOENT) => true,
+                        Err(errno) => return Err(self.failure(errno, "list", &self.path(&path))),
+                    };
+                    if !is_done {
+                        return Ok(false);
+                    }
+                } else if page.len() == PAGE {
+                    return Ok(false);
+                } else {
+                    page.extend(self.listed(entries.fd().map_err(cannot)?, name, path.clone())?);
+                }
+                last = Some(path);
+            }
+            if is_last {
+                return Ok(true);
+            }
+        }
+    }
+
     fn check_regular(&self, name: &str, stat: &Stat) -> Result<(), StorageError> {
         let path = self.path(name);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -281,6 +346,11 @@ fn info(name: String, stat: &Stat) -> ObjectInfo {
         modified: i32::try_from(stat.st_mtime_nsec).ok().and_then(|nanos| Timestamp::new(stat.st_mtime, nanos).ok()),
         md5: None,
     }
+}
+
+/// A text after all paths in a directory, whose path ends with a slash.
+fn end_of(directory: &str) -> String {
+    format!("{directory}\u{10ffff}")
 }
 
 fn is_dots(name: &[u8]) -> bool {
@@ -381,9 +451,14 @@ impl ObjectStore for PosixStore {
         Ok(())
     }
 
-    /// Reads all of the directory for each page. Its subdirectories are not searched.
+    /// Reads all of the directory for each page. Its subdirectories are searched only in a tree.
     fn list_page(&self, after: &str) -> Result<Option<ListedPage>, StorageError> {
         let cannot = |errno| self.failure(errno, "list", &self.location);
+        if self.is_tree {
+            let mut page = ListedPage::default();
+            page.is_last = self.list_tree(self.container(LISTED)?, "", after, &mut page.objects)?;
+            return Ok(Some(page));
+        }
         let mut entries = Dir::new(self.container(LISTED)?).map_err(cannot)?;
         let (mut names, mut is_last) = (BTreeSet::new(), true);
         while let Some(entry) = entries.read() {

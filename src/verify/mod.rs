@@ -10,6 +10,7 @@ pub(crate) mod chunked;
 mod combine;
 mod fault;
 mod listings;
+pub mod orphans;
 pub(crate) mod partial;
 mod precheck;
 mod ranges;

@@ -120,6 +120,18 @@ impl Stores {
     }
 }
 
+impl Stores {
+    /// The store with all backups of a driver: those of the container, or of a driver with directories all containers.
+    pub fn whole(&self, driver: Driver, container: Option<&str>, project: Option<&str>) -> Result<Arc<dyn ObjectStore>, StorageError> {
+        if driver.is_directory() {
+            let root = posix::root(&self.settings.options, driver, self.settings.path.as_deref())?;
+            return Ok(self.retrying(driver, self.directory(root)?.tree()));
+        }
+        let [container, project_id] = [container, project].map(|text| text.map(str::to_owned));
+        self.store(driver, &Backup { container, project_id, ..Backup::default() })
+    }
+}
+
 impl StorageAccess for Stores {
     fn store(&self, driver: Driver, backup: &Backup) -> Result<Arc<dyn ObjectStore>, StorageError> {
         let container = backup.container.clone().unwrap_or_default();

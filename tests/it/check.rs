@@ -14,6 +14,7 @@ mod levels;
 mod limits;
 mod many;
 mod one_listing;
+mod orphans;
 mod resuming;
 mod round_trips;
 mod scrub;

@@ -227,3 +227,69 @@ fn checks_of_over_a_thousand_objects_agree_with_cinder() {
     scene.on("many", "more", 1, &["intact"], |job| job.object_size(2 * MIB).compression("zlib"));
     scene.play();
 }
+
+/// The orphans that Cinder's own driver leaves: the row of a finished backup is lost, that of a killed one is lost, and a backup is marked as
+/// deleted without its objects. What Cinder itself deletes leaves nothing.
+fn orphans_agree_with_cinder(store: impl FnOnce(&RealBackups) -> Store) {
+    let cinder = RealBackups::new();
+    let store = store(&cinder);
+    let mut data = VolumeData::zeros(cinder.volumes.join("data"), GIB, 1);
+    data.scribble(0, MIB).scribble(500 * MIB, MIB);
+    let names = ["kept", "increment", "lost", "killed", "failed", "marked", "gone", "deleted"];
+    let mut jobs: Vec<Job> = Vec::new();
+    let volumes: Vec<String> = names.iter().map(|_| Uuid::new_v4().to_string()).collect();
+    for (name, volume) in names.iter().zip(&volumes) {
+        let volume = if *name == "increment" { &volumes[0] } else { volume };
+        let job = Job::backup(&store, name, volume, &data).object_size(64 * MIB).compression("zlib");
+        jobs.push(match *name {
+            "increment" => job.on("kept"),
+            "killed" | "failed" => job.die(Die::Objects(2)),
+            _ => job,
+        });
+    }
+    jobs.push(Job::delete(&store, "deleted"));
+    let done = cinder.run(&jobs);
+    let id = |name: &str| done[names.iter().position(|of| *of == name).expect("a job")].id();
+    let database = &cinder.database;
+    for name in ["lost", "killed"] {
+        database.execute(&format!("DELETE FROM backups WHERE id = '{}'", id(name)));
+    }
+    database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{}'", id("marked")));
+    // Where nothing of this backup is.
+    let prefix = done[6].text("service_metadata").replace(&id("gone"), &Uuid::new_v4().to_string());
+    database.execute(&format!("UPDATE backups SET service_metadata = '{prefix}' WHERE id = '{}'", id("gone")));
+    let moved = Uuid::new_v4().to_string();
+    database.execute(&format!("UPDATE backups SET id = '{moved}' WHERE id = '{}'", id("gone")));
+
+    let program = Program::on(database.url());
+    let flags = store.flags();
+    let mut args = vec!["check", "--orphans", "--settle", "0"];
+    args.extend(flags.iter().map(String::as_str));
+    let document = program.json(9, &args);
+    let found: BTreeMap<(&str, &str), u64> = document["orphans"]
+        .as_array()
+        .expect("orphans")
+        .iter()
+        .map(|one| {
+            ((one["kind"].as_str().expect("a kind"), one["backup_id"].as_str().expect("an id")), one["objects"].as_u64().expect("a number"))
+        })
+        .collect();
+    let (gone, lost, killed, marked) = (id("gone"), id("lost"), id("killed"), id("marked"));
+    let right = [
+        ("no-row", gone.as_str(), 18),
+        ("no-row", &lost, 18),
+        ("half", &killed, 2),
+        ("row-deleted", &marked, 18),
+        ("nothing-stored", &moved, 0),
+    ];
+    assert_eq!(found, right.iter().map(|(kind, id, objects)| ((*kind, *id), *objects)).collect(), "{document:#}");
+    assert_eq!(document["unread"], serde_json::json!([]));
+    // All of it is too young.
+    let young = program.json(9, &[&args[..3], &["1h"], &args[4..]].concat());
+    assert_eq!(young["orphans"].as_array().map(Vec::len), Some(1), "{young:#}");
+}
+
+#[test]
+fn orphans_on_posix_agree_with_cinder() {
+    orphans_agree_with_cinder(|cinder| Store::posix(&cinder.path("store")));
+}

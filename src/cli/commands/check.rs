@@ -1,6 +1,7 @@
 //! `check`
 
 mod merge;
+mod orphans;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -41,6 +42,11 @@ pub struct CheckCommandArgs {
     /// Check every backup, including available ones
     #[arg(long, conflicts_with_all = ["backups", "from"])]
     pub all: bool,
+    /// Walk each storage once and compare it with the database: objects without a live backup, and live backups with nothing on the
+    /// storage. Removes nothing. Nothing younger than --settle counts; --resume takes the JSON lines of an earlier walk
+    #[arg(long, conflicts_with_all = ["backups", "all", "from", "level", "sign_key", "out", "resume_max_age", "read_data_subset", "sample",
+        "status", "host", "project", "volume", "limit", "older_than"])]
+    pub orphans: bool,
     /// Check the backups in a file that scan wrote, on a host without access to the database: its findings (`--format json` or jsonl), or
     /// all backups of a catalog (`scan --all --format jsonl`)
     #[arg(long, value_name = "FILE", conflicts_with = "backups")]
@@ -103,6 +109,9 @@ fn percent(text: &str) -> std::result::Result<f64, String> {
 pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     if let Some(CheckCommand::Merge(args)) = &args.command {
         return merge::run(context, args);
+    }
+    if args.orphans {
+        return orphans::run(context, args);
     }
     let ui = context.ui;
     let deadline = args.max_runtime.and_then(|span| Instant::now().checked_add(span));

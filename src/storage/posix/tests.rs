@@ -317,3 +317,44 @@ fn a_read_error_keeps_its_kind() {
     assert_eq!(error.kind, StorageErrorKind::Media);
     assert!(error.text.starts_with(&format!("cannot read /proc/{}/mem: ", std::process::id())), "{error}");
 }
+
+#[test]
+fn a_tree_is_listed_in_the_order_of_its_paths_page_by_page() {
+    let place = Place::new();
+    let root = place.root();
+    // Between a directory and its files come names that begin like it: `a-` and `a.` before `a/`, and `a0` after it.
+    for folder in ["a", "a-b", "a0", "b/c/d", "empty", ".snapshot", "many"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    for name in ["a/1", "a/2", "a-b/1", "a.1", "a-", "a0/1", "b/1", "b/c/d/1", ".snapshot/1", ".hidden", "z"] {
+        fs::write(root.join(name), "x").unwrap();
+    }
+    symlink(root.join("b"), root.join("link")).unwrap();
+    for number in 0..PAGE * 2 {
+        fs::write(root.join(format!("many/{number:06}")), "").unwrap();
+        fs::create_dir(root.join(format!("many/dir{number}"))).unwrap();
+    }
+    fs::write(root.join("many/dir7/x"), "").unwrap();
+    let store = Root::open(&root).unwrap().tree();
+    let pages = |from: &str| {
+        let (mut names, mut after, mut sizes) = (Vec::new(), from.to_owned(), Vec::new());
+        loop {
+            let page = store.list_page(&after).unwrap().unwrap();
+            names.extend(page.objects.into_iter().map(|object| object.name));
+            sizes.push(names.len());
+            if page.is_last {
+                return (names, sizes);
+            }
+            after = names.last().unwrap().clone();
+        }
+    };
+    let (names, sizes) = pages("");
+    assert!(names.is_sorted());
+    assert_eq!((names.len(), sizes), (PAGE * 2 + 12, vec![PAGE, PAGE * 2, PAGE * 2 + 12]));
+    let others: Vec<&str> = names.iter().map(String::as_str).filter(|name| !name.starts_with("many/0")).collect();
+    assert_eq!(others, [".hidden", "a-", "a-b/1", "a.1", "a/1", "a/2", "a0/1", "b/1", "b/c/d/1", "link", "many/dir7/x", "z"][..]);
+    for from in ["a", "a/1", "a/", "a0", "b/c/d/0", "many/000500", "many/dir7/x", "z", "~"] {
+        let rest: Vec<String> = names.iter().filter(|name| name[..] > *from).cloned().collect();
+        assert_eq!(pages(from).0, rest, "{from}");
+    }
+}

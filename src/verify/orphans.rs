@@ -1,0 +1,591 @@
+//! Orphans: what is on a storage without a live backup, and live backups with nothing there. Pure.
+//!
+//! A listing in the order of names is divided into the objects of one backup each ([`Grouper`]). The row of the backup, which is read after
+//! its objects were listed, then decides ([`judge`]): a row that was added meanwhile is seen, so its objects are not taken for orphans. An
+//! object without a row whose backup began just before is younger than the settle time.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+use crate::domain::code::codes;
+use crate::domain::record_stream::StreamKind;
+use crate::domain::shards::Shard;
+use crate::domain::time::{moment, parse, seconds_between, stamp};
+use crate::domain::{Code, CodeSet, DatabaseInfo, Driver, StorageRow};
+use crate::format::names::{ObjectRole, Prefix, split};
+use crate::storage::ObjectInfo;
+
+codes! {
+    /// Why something is an orphan.
+    OrphanKind {
+    Half = "half",
+        "The database has no row of the backup, and the object that the driver writes last is missing: the backup was never finished.",
+        "Remove the objects once you are sure that no other cloud uses this storage.";
+    NoRow = "no-row",
+        "The database has no row of the backup, but the backup on the storage is finished. The row may be lost, or of another cloud.",
+        "Find out which cloud it belongs to. Import it with `cinder backup-import` if it is needed; otherwise remove it.";
+    NothingStored = "nothing-stored",
+        "A live row names a place on the storage, but nothing of the backup is there. The backup cannot be restored.",
+        "Look for the objects elsewhere. If they are gone, delete the backup with `openstack volume backup delete`.";
+    RowDeleted = "row-deleted",
+        "The row of the backup is deleted, but objects of it are still on the storage.",
+        "Remove the objects.";
+    UnknownName = "unknown-name",
+        "The names are not ones that Cinder gives to objects of backups. They are counted together.",
+        "Look at them by hand. No command is written for them.";
+    }
+}
+
+/// Writes a time in the precision of all documents.
+#[expect(clippy::ref_option, reason = "serde requires it")]
+fn write_time<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(stamp).serialize(serializer)
+}
+
+fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.as_deref().and_then(moment))
+}
+
+/// How many objects there are, and from when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ObjectTotals {
+    /// Their number.
+    pub objects: u64,
+    /// Their bytes, as stored.
+    pub bytes: u64,
+    /// When the oldest was written, by the storage's clock; `None` if that is not known.
+    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    pub oldest_at: Option<Timestamp>,
+    /// When the newest was written.
+    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    pub newest_at: Option<Timestamp>,
+    /// How many have no time. They count as young.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub untimed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde requires it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl ObjectTotals {
+    /// Of one object.
+    pub fn of(object: &ObjectInfo) -> Self {
+        let untimed = u64::from(object.modified.is_none());
+        Self { objects: 1, bytes: object.size, oldest_at: object.modified, newest_at: object.modified, untimed }
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, other: &Self) {
+        self.objects = self.objects.saturating_add(other.objects);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.oldest_at = self.oldest_at.into_iter().chain(other.oldest_at).min();
+        self.newest_at = self.newest_at.into_iter().chain(other.newest_at).max();
+        self.untimed = self.untimed.saturating_add(other.untimed);
+    }
+
+    /// Whether all of them were written before a time.
+    pub fn are_before(&self, time: Timestamp) -> bool {
+        self.untimed == 0 && self.newest_at.is_some_and(|newest| newest < time)
+    }
+}
+
+/// The objects of one backup in one place, as a listing shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectGroup {
+    /// The directory, for drivers that keep containers as directories.
+    pub folder: Option<String>,
+    /// What their names begin with, without the directory.
+    pub prefix: String,
+    /// The backup that the names name.
+    pub backup_id: String,
+    /// The volume that the names name.
+    pub volume_id: String,
+    /// Whether the object is there that the driver writes last.
+    pub is_finished: bool,
+    /// How many objects, and from when.
+    pub totals: ObjectTotals,
+}
+
+impl ObjectGroup {
+    /// The group of an object alone; `None` if its name is not one that Cinder gives.
+    pub fn of(object: &ObjectInfo, is_directory: bool) -> Option<Self> {
+        let (folder, name) = match object.name.rsplit_once('/').filter(|_| is_directory) {
+            Some((folder, name)) => (Some(folder.to_owned()), name),
+            None => (None, object.name.as_str()),
+        };
+        let (prefix, role) = split(name)?;
+        let Prefix { volume_id, backup_id, .. } = Prefix::parse(prefix).filter(|parsed| parsed.az.is_none() == is_directory)?;
+        // Cinder's ids are UUIDs in lower case. Engines compare other spellings in different ways, and so might not find the row.
+        let is_id = Uuid::try_parse(&backup_id).is_ok_and(|uuid| uuid.hyphenated().to_string() == backup_id);
+        let (prefix, is_finished) = (prefix.to_owned(), role == ObjectRole::Metadata);
+        is_id.then(|| Self { folder, prefix, backup_id, volume_id, is_finished, totals: ObjectTotals::of(object) })
+    }
+
+    fn is_with(&self, other: &Self) -> bool {
+        self.folder == other.folder && self.prefix == other.prefix
+    }
+}
+
+/// A part of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// Objects of a backup.
+    Group(ObjectGroup),
+    /// An object with a name that Cinder does not use.
+    Unknown(ObjectInfo),
+}
+
+/// Divides a listing in the order of names into groups. Holds one group at a time.
+#[derive(Debug, Default)]
+pub struct Grouper {
+    /// Whether objects are files in directories.
+    pub is_directory: bool,
+    group: Option<ObjectGroup>,
+}
+
+impl Grouper {
+    /// Begins; `is_directory` if the names of the listing are paths of files.
+    pub fn new(is_directory: bool) -> Self {
+        Self { is_directory, group: None }
+    }
+
+    /// Adds the next object. Returns what is complete.
+    pub fn add(&mut self, object: ObjectInfo) -> Option<Listed> {
+        let Some(next) = ObjectGroup::of(&object, self.is_directory) else { return Some(Listed::Unknown(object)) };
+        match &mut self.group {
+            Some(group) if group.is_with(&next) => {
+                group.is_finished |= next.is_finished;
+                group.totals.add(&next.totals);
+                None
+            }
+            _ => self.group.replace(next).map(Listed::Group),
+        }
+    }
+
+    /// Whether all objects that were added are in what was returned.
+    pub fn is_empty(&self) -> bool {
+        self.group.is_none()
+    }
+
+    /// The last group.
+    pub fn end(&mut self) -> Option<Listed> {
+        self.group.take().map(Listed::Group)
+    }
+}
+
+/// The time from which on nothing counts, by the clock of the storage and by that of the database.
+#[derive(Debug, Clone, Copy)]
+pub struct QuietSince {
+    /// Objects that were written from then on do not count.
+    pub storage: Timestamp,
+    /// Nor do those of backups that were deleted from then on.
+    pub database: jiff::civil::DateTime,
+}
+
+impl QuietSince {
+    /// The settle time before these clocks.
+    pub fn new(storage: Timestamp, database: jiff::civil::DateTime, settle: SignedDuration) -> Self {
+        let storage = storage.checked_sub(settle).unwrap_or(Timestamp::MIN);
+        Self { storage, database: database.checked_sub(settle).unwrap_or(jiff::civil::DateTime::MIN) }
+    }
+}
+
+/// Why the objects of a group are orphans, by the row of their backup; `None` if they are not, or not yet.
+pub fn judge(totals: &ObjectTotals, is_finished: bool, row: Option<&StorageRow>, quiet: QuietSince) -> Option<OrphanKind> {
+    if !totals.are_before(quiet.storage) {
+        return None;
+    }
+    match row {
+        Some(row) if !row.deleted => None,
+        // It may have been deleted, with its objects, after they were listed.
+        Some(row) => {
+            let deleted_at = row.deleted_at.as_deref().and_then(parse);
+            deleted_at.is_none_or(|deleted_at| seconds_between(deleted_at, quiet.database) > 0).then_some(OrphanKind::RowDeleted)
+        }
+        None if is_finished => Some(OrphanKind::NoRow),
+        None => Some(OrphanKind::Half),
+    }
+}
+
+/// An orphan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphan {
+    /// Why it is one.
+    pub kind: Code<OrphanKind>,
+    /// The driver of the storage.
+    pub driver: Driver,
+    /// The directory, container, bucket or pool that was walked.
+    pub location: String,
+    /// The directory, container, bucket or pool that objects or the row name. Hostile text.
+    pub container: Option<String>,
+    /// What the names of the objects begin with. Of unknown names: one of them. Hostile text.
+    pub name: Option<String>,
+    /// The backup that the names or the row name.
+    pub backup_id: Option<String>,
+    /// Its volume.
+    pub volume_id: Option<String>,
+    /// The owner, if a row names it.
+    pub project_id: Option<String>,
+    /// The status of the row.
+    pub status: Option<String>,
+    /// How many objects, and from when.
+    #[serde(flatten)]
+    pub totals: ObjectTotals,
+}
+
+/// The orphans of one kind that a project has on a back end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanCount {
+    /// The driver of the storage.
+    pub driver: Driver,
+    /// The directory, container, bucket or pool that was walked.
+    pub location: String,
+    /// The project; `None` if no row names it.
+    pub project_id: Option<String>,
+    /// Why they are orphans.
+    pub kind: Code<OrphanKind>,
+    /// How many backups they are of; of unknown names 0.
+    pub backups: u64,
+    /// How many objects, and from when.
+    #[serde(flatten)]
+    pub totals: ObjectTotals,
+}
+
+/// Driver, location, project and kind.
+type CountKey = (Driver, String, Option<String>, String);
+
+/// Counts orphans by back end, project and kind.
+#[derive(Debug, Default)]
+pub struct OrphanSummary(BTreeMap<CountKey, (u64, ObjectTotals)>);
+
+impl OrphanSummary {
+    /// Counts one more.
+    pub fn add(&mut self, orphan: &Orphan) {
+        let key = (orphan.driver, orphan.location.clone(), orphan.project_id.clone(), orphan.kind.as_str().to_owned());
+        let (backups, totals) = self.0.entry(key).or_default();
+        *backups += u64::from(orphan.kind != OrphanKind::UnknownName);
+        totals.add(&orphan.totals);
+    }
+
+    /// The counts, ordered by back end and project.
+    pub fn counts(&self) -> Vec<OrphanCount> {
+        let count = |((driver, location, project_id, kind), (backups, totals)): (&CountKey, &(u64, _))| {
+            let known = OrphanKind::ALL.iter().find(|known| known.as_str() == kind);
+            OrphanCount {
+                driver: *driver,
+                location: location.clone(),
+                project_id: project_id.clone(),
+                kind: known.map_or_else(|| Code::Unknown(kind.clone()), |known| Code::Known(*known)),
+                backups: *backups,
+                totals: *totals,
+            }
+        };
+        self.0.iter().map(count).collect()
+    }
+}
+
+/// The stream `cinder-backup-repair/orphan-records`.
+#[derive(Debug)]
+pub struct OrphanRecords;
+
+impl StreamKind for OrphanRecords {
+    const SCHEMA: &'static str = "cinder-backup-repair/orphan-records";
+    const SCHEMA_VERSION: u32 = 1;
+    const KIND: &'static str = "a stream of `check --orphans --format jsonl`";
+    const INSTEAD: &'static str = "run `check --orphans` again";
+    type Head = OrphanHead;
+    type Record = OrphanRecord;
+    type End = OrphanEnd;
+}
+
+/// What was compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanHead {
+    /// The program and its version.
+    pub program: String,
+    /// The database.
+    pub database: DatabaseInfo,
+    /// When the walk began, RFC 3339, by the database's clock.
+    pub taken_at: String,
+    /// Younger objects do not count.
+    pub settle_seconds: u64,
+    /// Which part of the names was walked, if it is shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+}
+
+/// A record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrphanRecord {
+    /// An orphan.
+    Orphan(Box<Orphan>),
+    /// How far a storage was walked.
+    Position(Position),
+}
+
+/// How far a storage was walked: a walk that was stopped goes on from here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The driver of the storage.
+    pub driver: Driver,
+    /// The directory, container, bucket or pool that is walked.
+    pub location: String,
+    /// The last name; `None` once all were walked.
+    pub after: Option<String>,
+    /// The live backups whose objects were seen since the position before.
+    pub seen: Vec<String>,
+}
+
+/// How the walk ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrphanEnd {
+    /// What stopped it, if it was stopped.
+    pub interrupted: Option<String>,
+    /// The storages that could not be walked to the end, and why.
+    pub unread: Vec<String>,
+    /// The orphans by back end, project and kind.
+    pub summary: Vec<OrphanCount>,
+}
+
+/// A part of the names of a storage, in the order of their bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameRange {
+    /// Names after this one.
+    pub after: String,
+    /// Names before this one; `None` for all.
+    pub before: Option<String>,
+}
+
+impl NameRange {
+    /// The names of a shard: an equal part of the ids that names begin with, and of all other names.
+    pub fn of(shard: Option<Shard>, is_directory: bool) -> Self {
+        let Some(shard) = shard else { return Self { after: String::new(), before: None } };
+        let bound = |number: u32| {
+            let digits = format!("{:04x}", u64::from(number) * 0x1_0000 / u64::from(shard.of()));
+            // `<id[0:2]>/<id[2:4]>/<id>` (posix.py, `update_container_name`) and `volume_<volume>/…`.
+            if is_directory {
+                digits.split_at_checked(2).map_or_else(String::new, |(one, two)| format!("{one}/{two}"))
+            } else {
+                format!("volume_{digits}")
+            }
+        };
+        let after = if shard.number() == 1 { String::new() } else { bound(shard.number() - 1) };
+        Self { after, before: (shard.number() < shard.of()).then(|| bound(shard.number())) }
+    }
+
+    /// Whether a name is in it.
+    pub fn has(&self, name: &str) -> bool {
+        (self.after.is_empty() || name > self.after.as_str()) && self.before.as_deref().is_none_or(|before| name < before)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::names;
+
+    fn id(number: u8) -> String {
+        format!("{number:02x}000000-0000-4000-8000-000000000000")
+    }
+
+    fn prefix(volume: u8, backup: u8, is_directory: bool) -> String {
+        let (volume, backup) = (id(volume), id(backup));
+        if is_directory {
+            format!("volume_{volume}_20261122101112_backup_{backup}")
+        } else {
+            format!("volume_{volume}/20261122101112/az_nova_backup_{backup}")
+        }
+    }
+
+    fn object(name: String, second: i64, size: u64) -> ObjectInfo {
+        ObjectInfo { name, size, modified: Timestamp::from_second(second).ok(), md5: None }
+    }
+
+    fn quiet(second: i64) -> QuietSince {
+        let storage = Timestamp::from_second(second).unwrap();
+        QuietSince { storage, database: jiff::tz::Offset::UTC.to_datetime(storage) }
+    }
+
+    fn row(is_deleted: bool, deleted_at: Option<i64>) -> StorageRow {
+        let text = |second| jiff::tz::Offset::UTC.to_datetime(Timestamp::from_second(second).unwrap()).to_string();
+        StorageRow { deleted: is_deleted, deleted_at: deleted_at.map(text), ..StorageRow::default() }
+    }
+
+    #[derive(Debug, Clone)]
+    struct Backup {
+        volume: u8,
+        backup: u8,
+        data: u64,
+        is_finished: bool,
+        second: i64,
+        strange: bool,
+    }
+
+    fn backups() -> impl Strategy<Value = Vec<Backup>> {
+        let one = (any::<u8>(), any::<u8>(), 1..5_u64, any::<bool>(), 0..1_000_i64, any::<bool>());
+        let one = one.prop_map(|(volume, backup, data, is_finished, second, strange)| Backup {
+            volume,
+            backup,
+            data,
+            is_finished,
+            second,
+            strange,
+        });
+        vec(one, 0..20).prop_map(|mut all| {
+            all.sort_by_key(|one| one.backup);
+            all.dedup_by_key(|one| one.backup);
+            all
+        })
+    }
+
+    fn objects(backups: &[Backup], is_directory: bool) -> Vec<ObjectInfo> {
+        let mut all = Vec::new();
+        for one in backups {
+            let own = prefix(one.volume, one.backup, is_directory);
+            let path = |name: String| {
+                let id = id(one.backup);
+                if is_directory { format!("{}/00/{id}/{name}", id.get(..2).unwrap()) } else { name }
+            };
+            all.extend((1..=one.data).map(|number| object(path(names::data(&own, number)), one.second, number)));
+            if one.is_finished {
+                all.push(object(path(names::metadata(&own)), one.second + 1, 7));
+            }
+            if one.strange {
+                all.push(object(path(format!("{own}-00001.tmp")), 0, 1));
+            }
+        }
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    fn listed(objects: Vec<ObjectInfo>, is_directory: bool) -> Vec<Listed> {
+        let mut grouper = Grouper::new(is_directory);
+        let mut all: Vec<Listed> = objects.into_iter().filter_map(|object| grouper.add(object)).collect();
+        all.extend(grouper.end());
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn every_object_is_in_one_group_of_its_backup_or_unknown(backups in backups(), is_directory: bool) {
+            let all = objects(&backups, is_directory);
+            let (count, bytes) = (all.len() as u64, all.iter().map(|object| object.size).sum::<u64>());
+            let mut totals = ObjectTotals::default();
+            let mut found = BTreeMap::new();
+            for part in listed(all, is_directory) {
+                match part {
+                    Listed::Unknown(object) => {
+                        prop_assert!(object.name.ends_with(".tmp"));
+                        totals.add(&ObjectTotals::of(&object));
+                    }
+                    Listed::Group(group) => {
+                        totals.add(&group.totals);
+                        prop_assert!(found.insert(group.backup_id.clone(), group).is_none(), "a backup twice");
+                    }
+                }
+            }
+            prop_assert_eq!((totals.objects, totals.bytes), (count, bytes));
+            prop_assert_eq!(found.len(), backups.len());
+            for one in &backups {
+                let group = found.get(&id(one.backup)).unwrap();
+                prop_assert_eq!(&group.volume_id, &id(one.volume));
+                prop_assert_eq!(group.is_finished, one.is_finished);
+                prop_assert_eq!(group.totals.objects, one.data + u64::from(one.is_finished));
+                prop_assert_eq!(group.totals.oldest_at, Timestamp::from_second(one.second).ok());
+                prop_assert_eq!(group.folder.is_some(), is_directory);
+            }
+        }
+
+        #[test]
+        fn live_backups_and_young_objects_are_never_orphans(
+            is_finished: bool, second in 0..2_000_i64, untimed: bool, has_row: bool, is_deleted: bool,
+            deleted_at in proptest::option::of(0..2_000_i64),
+        ) {
+            let mut totals = ObjectTotals::of(&object("x".into(), second, 1));
+            totals.untimed = untimed.into();
+            let row = has_row.then(|| row(is_deleted, deleted_at));
+            let kind = judge(&totals, is_finished, row.as_ref(), quiet(1_000));
+            if (has_row && !is_deleted) || second >= 1_000 || untimed || (has_row && deleted_at.is_some_and(|at| at >= 1_000)) {
+                prop_assert_eq!(kind, None);
+            } else {
+                let expected = match (has_row, is_finished) {
+                    (true, _) => OrphanKind::RowDeleted,
+                    (false, true) => OrphanKind::NoRow,
+                    (false, false) => OrphanKind::Half,
+                };
+                prop_assert_eq!(kind, Some(expected));
+            }
+        }
+
+        #[test]
+        fn every_name_is_in_one_shard_and_no_backup_in_two(backups in backups(), of in 1..50_u32, is_directory: bool) {
+            let shards: Vec<NameRange> = (1..=of).map(|number| NameRange::of(Shard::new(number, of), is_directory)).collect();
+            let mut places = BTreeMap::new();
+            for object in objects(&backups, is_directory).into_iter().chain([object("~".into(), 0, 0), object("!".into(), 0, 0)]) {
+                let found: Vec<usize> = (0..shards.len()).filter(|place| shards.get(*place).unwrap().has(&object.name)).collect();
+                prop_assert_eq!(found.len(), 1, "{}", object.name);
+                if let Some(group) = ObjectGroup::of(&object, is_directory) {
+                    prop_assert_eq!(places.entry(group.backup_id).or_insert_with(|| found.clone()), &found);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_names_as_cinder_gives_them_are_those_of_a_backup() {
+        let of = |name: String, is_directory| ObjectGroup::of(&object(name, 0, 0), is_directory).map(|group| group.backup_id);
+        assert_eq!(of(names::data(&prefix(1, 2, true), 1), true), Some(id(2)));
+        assert_eq!(of(format!("ab/cd/x/{}", names::data(&prefix(1, 2, true), 1)), true), Some(id(2)));
+        assert_eq!(of(names::metadata(&prefix(1, 2, false)), false), Some(id(2)));
+        let capitals = prefix(1, 2, true).replace("8000", "ABCD");
+        for (name, is_directory) in [
+            (names::data(&capitals, 1), true),
+            (names::data("volume_v_20261122101112_backup_b", 1), true),
+            (names::data(&prefix(1, 2, false), 1), true),
+            (names::data(&prefix(1, 2, true), 1), false),
+            (format!("{}-1", prefix(1, 2, true)), true),
+            (format!("{}-00001/x", prefix(1, 2, true)), true),
+            ("lost+found".to_owned(), true),
+            (String::new(), false),
+        ] {
+            assert_eq!(of(name.clone(), is_directory), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn orphans_are_counted_by_back_end_project_and_kind() {
+        let orphan = |project: Option<&str>, kind: OrphanKind, second: i64| Orphan {
+            kind: kind.into(),
+            driver: Driver::S3,
+            location: "s3://b".into(),
+            container: None,
+            name: None,
+            backup_id: None,
+            volume_id: None,
+            project_id: project.map(str::to_owned),
+            status: None,
+            totals: ObjectTotals::of(&object(String::new(), second, 10)),
+        };
+        let mut summary = OrphanSummary::default();
+        for (project, kind, second) in
+            [(Some("p"), OrphanKind::RowDeleted, 5), (Some("p"), OrphanKind::RowDeleted, 3), (None, OrphanKind::UnknownName, 9)]
+        {
+            summary.add(&orphan(project, kind, second));
+        }
+        let counts: Vec<_> = summary.counts().iter().map(|count| (count.project_id.clone(), count.backups, count.totals.bytes)).collect();
+        assert_eq!(counts, [(None, 0, 10), (Some("p".to_owned()), 2, 20)]);
+        let json = serde_json::to_value(summary.counts()).unwrap();
+        assert_eq!(json.pointer("/1/oldest_at").unwrap(), "1970-01-01T00:00:03.000000Z");
+        assert_eq!(serde_json::from_value::<Vec<OrphanCount>>(json).unwrap(), summary.counts());
+    }
+}

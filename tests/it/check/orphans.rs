@@ -1,0 +1,199 @@
+//! `check --orphans` in a directory: each kind of orphan, what is never one, resuming, shards.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{Placed, Site, TWO_HOURS, age, new_id, prefix_of};
+use crate::program::Answer;
+use crate::rows::{Cell, ago};
+use crate::schemas::engines;
+
+/// Marks the row of a backup as deleted this number of seconds ago, and leaves its objects.
+fn delete_row(site: &Site, placed: &Placed, seconds: i64) {
+    let engine = site.database.engine();
+    let (deleted, then) = (Cell::Boolean(true).sql(engine), ago(seconds).sql(engine));
+    site.database
+        .execute(&format!("UPDATE backups SET deleted = {deleted}, status = 'deleted', deleted_at = {then} WHERE id = '{}'", placed.id));
+}
+
+/// The orphans as (kind, backup, objects), sorted.
+fn orphans(document: &Value) -> Vec<(String, Option<String>, u64)> {
+    let text = |orphan: &Value, key: &str| orphan[key].as_str().map(str::to_owned);
+    let all = document["orphans"].as_array().unwrap().iter();
+    let mut all: Vec<_> =
+        all.map(|orphan| (text(orphan, "kind").unwrap(), text(orphan, "backup_id"), orphan["objects"].as_u64().unwrap())).collect();
+    all.sort();
+    all
+}
+
+fn expected(kind: &str, placed: &Placed, objects: u64) -> (String, Option<String>, u64) {
+    (kind.to_owned(), Some(placed.id.clone()), objects)
+}
+
+#[test]
+fn each_kind_of_orphan_is_found_on_every_engine_and_nothing_changes() {
+    for engine in engines() {
+        let site = Site::on(engine);
+        // Never orphans: a whole backup, a half one whose row is live, one that is being made or deleted.
+        site.available();
+        site.backup("error", None).interrupt();
+        site.creating();
+        site.backup("deleting", None);
+        // No row: finished, half, and one that begins just now.
+        let lost = site.store.place(&new_id(), None);
+        let half = site.store.place(&new_id(), None);
+        half.interrupt();
+        let young = site.store.place(&new_id(), None);
+        age(&young.object(1), 60);
+        // A deleted row whose objects stayed, and one that is deleted just now.
+        let left = site.available();
+        delete_row(&site, &left, TWO_HOURS);
+        delete_row(&site, &site.available(), 5);
+        // Nothing on the storage: of an available backup, and of one without objects in its directory.
+        let gone = site.available();
+        fs::remove_dir_all(&gone.dir).unwrap();
+        let failed = site.backup("error", None);
+        fs::read_dir(&failed.dir).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap());
+        // A failed backup that never had a prefix, and one that is being made.
+        site.database.backup(|row| row.status("error").service(super::POSIX).container("00/00/none"));
+        fs::remove_dir_all(site.creating().dir).unwrap();
+        // Unknown names: in a directory of a live backup, beside all, with another spelling of an id.
+        let strange = site.available();
+        for path in [strange.dir.join("notes.txt"), site.store.root.join("README"), strange.object(1).with_extension("tmp")] {
+            fs::write(&path, "x").unwrap();
+            age(&path, 7_200);
+        }
+        let id = new_id();
+        let capitals = site.store.root.join(format!("{}-00001", prefix_of(&format!("A{}", &id[1..]), &id)));
+        fs::write(&capitals, "xx").unwrap();
+        age(&capitals, 7_200);
+        fs::create_dir(site.store.root.join(".snapshot")).unwrap();
+        fs::copy(lost.object(1), site.store.root.join(".snapshot").join(lost.object(1).file_name().unwrap())).unwrap();
+
+        let before = site.database.rows_by_id();
+        let document = site.program.json(9, &["check", "--orphans"]);
+        assert_eq!(crate::database::changes(&before, &site.database.rows_by_id()), []);
+        let mut right = [
+            expected("half", &half, 2),
+            expected("no-row", &lost, 18),
+            expected("nothing-stored", &gone, 0),
+            expected("nothing-stored", &failed, 0),
+            expected("row-deleted", &left, 18),
+            ("unknown-name".to_owned(), None, 4),
+        ];
+        right.sort();
+        assert_eq!(orphans(&document), right, "{}: {document:#}", engine.name());
+        assert_eq!((&document["unread"], &document["interrupted"]), (&json!([]), &Value::Null));
+        // The count of each kind, with the project that the row names.
+        let count = |kind: &str| {
+            let all = document["summary"].as_array().unwrap();
+            all.iter().find(|count| count["kind"] == kind).unwrap_or_else(|| panic!("{kind} in {document:#}")).clone()
+        };
+        let project = site.database.cell("backups", &left.id, "project_id");
+        assert_eq!((count("row-deleted")["project_id"].as_str(), count("no-row")["project_id"].as_str()), (project.as_deref(), None));
+        let bytes: u64 = fs::read_dir(&left.dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        assert_eq!(count("row-deleted")["bytes"], bytes);
+        assert_eq!(count("nothing-stored")["backups"], 2);
+        assert_eq!(count("unknown-name")["backups"], 0);
+        let root = site.store.root.display().to_string();
+        assert_eq!((count("half")["driver"].as_str(), count("half")["location"].as_str()), (Some("posix"), Some(root.as_str())));
+        assert_eq!(document["orphans"].as_array().unwrap().iter().find(|one| one["kind"] == "half").unwrap()["container"], half.container);
+    }
+}
+
+/// The records of a stream by their kinds.
+fn records(answer: &Answer) -> Vec<(String, Value)> {
+    let line = |line: &str| {
+        let value: Value = serde_json::from_str(line).unwrap();
+        let (kind, record) = value.as_object().unwrap().iter().next().map(|(kind, record)| (kind.clone(), record.clone())).unwrap();
+        (kind, record)
+    };
+    answer.stdout.lines().map(line).collect()
+}
+
+fn of_kind<'r>(records: &'r [(String, Value)], kind: &str) -> Vec<&'r Value> {
+    records.iter().filter(|(of, _)| of == kind).map(|(_, record)| record).collect()
+}
+
+/// Many small orphans in one directory; every second has a row that is live.
+fn many(site: &Site, number: usize) {
+    let dir = site.store.root.join("all");
+    fs::create_dir(&dir).unwrap();
+    let mut rows = Vec::new();
+    for place in 0..number {
+        let (id, volume) = (new_id(), new_id());
+        let prefix = prefix_of(&id, &volume);
+        let path = dir.join(format!("{prefix}_metadata"));
+        fs::write(&path, "{}").unwrap();
+        age(&path, 7_200);
+        if place % 2 == 0 {
+            let row = crate::rows::backup().set("id", id).status("available").service(super::POSIX).volume_id(&volume);
+            rows.push(row.container("all").service_metadata(prefix));
+        }
+    }
+    site.database.insert(&rows);
+}
+
+#[test]
+fn a_walk_that_was_cut_off_goes_on_where_it_was() {
+    let site = Site::new();
+    many(&site, 2_500);
+    let whole = site.program.expect(0, &["check", "--orphans", "-f", "jsonl"]);
+    let all = records(&whole);
+    assert_eq!((of_kind(&all, "orphan").len(), of_kind(&all, "position").len()), (1_250, 3));
+    // Cut off within a line after the first position, with orphans that the next position would have confirmed.
+    let cut = whole.stdout.find("\"position\"").unwrap() + 100_000;
+    let path = site.path("cut.jsonl");
+    fs::write(&path, &whole.stdout[..cut]).unwrap();
+    // What was walked before is not walked again, so that what is gone there is still known.
+    let first = of_kind(&all, "position")[0]["after"].as_str().unwrap().to_owned();
+    for entry in fs::read_dir(site.store.root.join("all")).unwrap().map(Result::unwrap) {
+        if format!("all/{}", entry.file_name().to_str().unwrap()) <= first {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    let rest = site.program.expect(0, &["check", "--orphans", "-f", "jsonl", "--resume", &path]);
+    let again = records(&rest);
+    assert_eq!(of_kind(&again, "orphan"), of_kind(&all, "orphan"));
+    assert_eq!(of_kind(&again, "end")[0]["summary"], of_kind(&all, "end")[0]["summary"]);
+    let other = site.program.expect(2, &["check", "--orphans", "--resume", &path, "--settle", "1m"]);
+    assert!(other.stderr.contains("is about another database, --settle or --shard"), "{}", other.stderr);
+}
+
+#[test]
+fn shards_find_everything_once() {
+    let site = Site::new();
+    for _ in 0..6 {
+        site.store.place(&new_id(), None);
+        fs::remove_dir_all(site.available().dir).unwrap();
+    }
+    let strange = site.store.root.join("zz");
+    fs::write(&strange, "x").unwrap();
+    age(&strange, 7_200);
+    let whole = orphans(&site.program.json(9, &["check", "--orphans"]));
+    assert_eq!(whole.len(), 13);
+    let mut parts = Vec::new();
+    for shard in ["1/3", "2/3", "3/3"] {
+        let answer = site.program.run(&["check", "--orphans", "--shard", shard, "-f", "json"]);
+        parts.extend(orphans(&answer.json()));
+    }
+    parts.sort();
+    assert_eq!(parts, whole);
+}
+
+#[test]
+fn a_storage_that_cannot_be_read_proves_nothing() {
+    let site = Site::new();
+    let placed = site.available();
+    fs::remove_dir_all(&placed.dir).unwrap();
+    // As if nothing were mounted there.
+    fs::read_dir(&site.store.root).unwrap().for_each(|entry| fs::remove_dir_all(entry.unwrap().path()).unwrap());
+    let document = site.program.json(4, &["check", "--orphans"]);
+    assert_eq!(orphans(&document), []);
+    assert!(document["unread"][0].as_str().unwrap().contains("check that the file system is mounted"), "{document:#}");
+    fs::remove_dir(&site.store.root).unwrap();
+    let document = site.program.json(4, &["check", "--orphans"]);
+    assert_eq!(orphans(&document), []);
+    assert_eq!(document["unread"].as_array().unwrap().len(), 2, "{document:#}");
+}
