@@ -1,5 +1,5 @@
 -- session_check_mariadb: reads back what session_rows, session_names and session_state_mariadb set, because a proxy may have dropped it.
--- The last line identifies the server that answers. The values are lines of one column, because the server describes each column in each
+-- The last lines identify the server that answers and the session. The values are lines of one column, because the server describes each column in each
 -- answer.
 SELECT CONCAT_WS(CHAR(10 USING utf8mb4),
        @@session.time_zone,
@@ -15,4 +15,5 @@ SELECT CONCAT_WS(CHAR(10 USING utf8mb4),
        @@session.character_set_results,
        @@session.completion_type,
        CAST(@@session.sql_select_limit AS char),
-       CONCAT_WS(':', @@global.hostname, @@global.port, @@global.datadir));
+       CONCAT_WS(':', @@global.hostname, @@global.port, @@global.datadir),
+       @cinder_backup_repair);

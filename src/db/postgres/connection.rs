@@ -139,11 +139,13 @@ impl Connection {
         }
     }
 
-    /// Prepares the statements of pipelines from now on, if the connection leads to the server process that it names itself.
-    pub fn prepare_if_direct(&mut self, process: Option<i64>) -> Result<(), DbError> {
+    /// Prepares the statements of pipelines from now on, if the connection leads to the server process that it names itself. Returns
+    /// whether it does.
+    pub fn prepare_if_direct(&mut self, process: Option<i64>) -> Result<bool, DbError> {
         let named = self.wait("session_server", async |client| Some(Ok(direct::process_of(&client.cancel_token()).await)))?;
-        self.prepared = (named.is_some() && named == process).then(HashMap::new);
-        Ok(())
+        let is_direct = named.is_some() && named == process;
+        self.prepared = is_direct.then(HashMap::new);
+        Ok(is_direct)
     }
 
     /// Prepares the statements that are not yet.

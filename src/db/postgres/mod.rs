@@ -40,6 +40,7 @@ use crate::domain::Value;
 session_statements! { "postgres":
     SET = "session_set";
     CHECK = "session_check";
+    PROCESS = "session_process";
     SERVER = "session_server";
     SYSTEM_IDENTIFIER = "session_system_identifier";
     TIMELINE = "session_timeline";
@@ -66,7 +67,16 @@ struct Postgres {
     sees_timeline: bool,
     /// The timeline of the last transaction with [`Access::Write`].
     timeline: Option<String>,
+    /// The server process at the other end; `None` through a pooler.
+    process: Option<i64>,
+    /// The settings that the open transaction leaves to the session if it is committed.
+    pending: Option<Settings>,
+    /// The settings that the session has, so that a transaction need not make and check them.
+    kept: Option<Settings>,
 }
+
+/// What the settings of a transaction depend on: its access, and the milliseconds that it waits for a lock.
+type Settings = (Access, u64);
 
 /// Opens a session on PostgreSQL and puts it into the known state.
 ///
@@ -85,6 +95,9 @@ pub fn open(target: &ServerTarget, settings: &SessionSettings) -> Result<Box<dyn
         failed: false,
         sees_timeline: false,
         timeline: None,
+        process: None,
+        pending: None,
+        kept: None,
     };
     session.identify().map_err(DbError::into_fatal)?;
     Ok(Box::new(session))
@@ -170,7 +183,9 @@ impl Postgres {
         self.sees_timeline = is_true(8);
         self.rollback()?;
         let process = row.get(9).and_then(Value::as_integer);
-        self.connection()?.prepare_if_direct(process)
+        let is_direct = self.connection()?.prepare_if_direct(process)?;
+        self.process = process.filter(|_| is_direct);
+        Ok(())
     }
 
     /// All rows of a statement without parameters.
@@ -281,7 +296,8 @@ fn compare(name: &str, expected: &Value, found: &Value) -> Result<(), DbError> {
     }
     let shown = |value: &Value| match value {
         Value::Null => "NULL".to_owned(),
-        Value::Integer(number) => format!("{number} ms"),
+        Value::Integer(number) if name.ends_with("timeout") => format!("{number} ms"),
+        Value::Integer(number) => number.to_string(),
         Value::Text(text) | Value::Unsupported(text) => format!("{text:?}"),
     };
     let (expected, found) = (shown(expected), shown(found));
@@ -331,13 +347,20 @@ impl Session for Postgres {
             Access::ReadOnly => BEGIN_READ,
             Access::Write => BEGIN_WRITE,
         };
-        let limits = [Param::from(self.lock_timeout.to_string()), Param::from(self.statement_timeout.to_string())];
-        // If BEGIN fails, the others have no lasting effect: their settings end with their own transaction.
+        let settings = (access, self.lock_timeout);
+        let is_kept = self.kept == Some(settings);
         let query = |sql: EngineStatement, params: &[Param]| BoundStatement::new(StatementKind::Query, sql, params);
-        let mut statements = vec![BoundStatement::new(StatementKind::Control, begin, &[]), query(SET, &limits), query(CHECK, &[])];
-        // In each transaction, because a pooler may have switched to another server.
-        if access == Access::Write && self.sees_timeline {
-            statements.push(query(TIMELINE, &[]));
+        let mut statements = vec![BoundStatement::new(StatementKind::Control, begin, &[])];
+        if is_kept {
+            statements.push(query(PROCESS, &[]));
+        } else {
+            let values = [self.lock_timeout.to_string(), self.statement_timeout.to_string(), self.process.is_none().to_string()];
+            // If BEGIN fails, the others have no lasting effect: their transactions end with them.
+            statements.extend([query(SET, &values.map(Param::from)), query(CHECK, &[])]);
+            // A pooler may have switched to another server.
+            if access == Access::Write && self.sees_timeline {
+                statements.push(query(TIMELINE, &[]));
+            }
         }
         let own = statements.len();
         statements.extend(reads.iter().map(bound));
@@ -351,11 +374,17 @@ impl Session for Postgres {
         self.open = self.connection.is_ok().then_some(access);
         let checked = outcome.and_then(|()| {
             let found = results.split_off(own.min(results.len()));
-            let mut rows = results.into_iter().skip(2).map(|result| result.into_rows().into_iter().next().unwrap_or_default());
-            self.check_state(access, &rows.next().unwrap_or_default())?;
+            let mut rows = results.into_iter().skip(1).map(|result| result.into_rows().into_iter().next().unwrap_or_default());
+            if is_kept {
+                let process = self.process.map_or(Value::Null, Value::Integer);
+                compare("server process", &process, rows.next().unwrap_or_default().first().unwrap_or(&Value::Null))?;
+                return Ok(found);
+            }
+            self.check_state(access, &rows.nth(1).unwrap_or_default())?;
             if access == Access::Write {
                 self.timeline = rows.next().and_then(|row| row.first()?.as_text().map(str::to_owned));
             }
+            self.pending = self.process.map(|_| settings);
             Ok(found)
         });
         let found = checked.map_err(|error| rolled_back(self, error))?;
@@ -380,6 +409,7 @@ impl Session for Postgres {
                 // After an error that leaves the connection usable, the server has certainly rolled back.
                 self.open = None;
                 self.failed = false;
+                self.kept = self.pending.take().filter(|_| outcome.is_ok()).or(self.kept);
                 outcome.map_or_else(CommitOutcome::NotCommitted, |()| CommitOutcome::Committed)
             }
         }
@@ -387,6 +417,7 @@ impl Session for Postgres {
 
     fn rollback(&mut self) -> Result<(), DbError> {
         self.connection()?;
+        self.pending = None;
         if self.open.take().is_none() {
             return Ok(());
         }

@@ -210,6 +210,34 @@ fn a_session_state_that_a_proxy_changes_is_reported() {
     }
 }
 
+#[test]
+fn a_direct_session_that_becomes_another_one_is_reported() {
+    for engine in [Engine::Mariadb, Engine::Postgresql] {
+        let (database, snapshot) = with_snapshot(engine);
+        // Another session answers with another process, and lacks the variable.
+        let (wanted, other): (&[u8], &[u8]) = if engine == Engine::Postgresql {
+            (b"SELECT pg_backend_pid();", b"SELECT 1234567890123456;")
+        } else {
+            (b"SELECT @cinder_backup_repair;", b"SELECT @cinder_backup_absent;")
+        };
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let relay = Relay::start(database.server().port, move |_, bytes| {
+            if let Some(at) = bytes.windows(wanted.len()).position(|window| window == wanted) {
+                bytes[at..at + wanted.len()].copy_from_slice(&other[..wanted.len()]);
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let mut session = opened(&ServerTarget { host: Host::Tcp("127.0.0.1".to_owned()), port: relay.port, ..admin(&database) });
+        let reads = [PipelineStep::Query(&SNAPSHOT_BY_ID, vec![snapshot.as_str().into()])];
+        // On PostgreSQL, the first transaction sets and checks the whole state.
+        let begun = session.begin_with(Access::Write, &reads).map(|_| committed(session.commit()));
+        let error = begun.and_then(|()| session.begin_with(Access::Write, &reads)).expect_err("it is another session");
+        assert_eq!(error.kind, DbErrorKind::SessionState, "{engine:?}: {error}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{engine:?}");
+    }
+}
+
 /// Relays between a session and its server. `change` may change what the session sends; its first argument marks the first piece.
 struct Relay {
     port: u16,
