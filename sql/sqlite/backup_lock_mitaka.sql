@@ -2,6 +2,7 @@
 -- SQLite has no FOR UPDATE: BEGIN IMMEDIATE has locked the whole file.
 SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason, created_at, updated_at, parent_id, temp_volume_id, temp_snapshot_id,
-       num_dependent_backups, snapshot_id, restore_volume_id, deleted
+       num_dependent_backups, snapshot_id, restore_volume_id, deleted,
+       deleted_at
   FROM backups
  WHERE id = ?1;

@@ -12,11 +12,11 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::civil::DateTime;
 
 use crate::audit::UnitHistory;
-use crate::audit::record::Intent;
+use crate::audit::record::{Intent, Window};
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Engine, Session};
 use crate::domain::status::CREATING;
-use crate::domain::time::parse_rfc3339;
+use crate::domain::time::{parse, parse_rfc3339};
 use crate::domain::{Change, Image, Outcome, Table, Value};
 use crate::scan::{Lock, Reader};
 
@@ -232,7 +232,8 @@ fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<St
         return (!signed).then(|| "the log was written by an older version and does not say when the run was to write them".to_owned());
     };
     for found in telling.iter().filter_map(|at| seen.get(*at)?.image.as_ref()) {
-        let Some(at) = found.columns.get("updated_at") else { continue };
+        // Like Cinder, a deletion leaves `updated_at` as it is.
+        let Some(at) = found.columns.get("deleted_at").or_else(|| found.columns.get("updated_at")) else { continue };
         if !is_within(at, window) {
             let at = at.as_text().unwrap_or("NULL");
             let (from, until) = (&window.from, &window.until);
@@ -256,6 +257,10 @@ fn is_signature(change: &Change, intent: &Intent, seen: &[RowView]) -> bool {
         }
         (Table::Backups, "status") => change.to.as_text() == Some(CREATING) && *is == change.to,
         _ => false,
+        (Table::Backups, "deleted") => {
+            let since = intent.window.as_ref().and_then(Window::deleted_at).and_then(|since| parse(&since));
+            since.is_some() && since == found.value("deleted_at").as_text().and_then(parse)
+        }
     }
 }
 
@@ -286,7 +291,9 @@ fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<RowView>) -> 
 pub(super) fn intended(before: &[Image], changes: &[Change]) -> Vec<Image> {
     let leave = |image: &Image| {
         let mut after = image.clone();
-        after.columns.remove("updated_at");
+        for time in ["updated_at", "deleted_at"] {
+            after.columns.remove(time);
+        }
         for change in changes.iter().filter(|change| change.is_of(image.table, &image.id)) {
             after.columns.insert(change.column.clone(), change.to.clone());
         }

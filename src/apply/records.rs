@@ -46,7 +46,7 @@ pub(super) fn outcome(result: &UnitResult, done: Transaction) -> Event {
 
 /// The record of the changes that a unit will make.
 pub(super) fn intent(unit: &Unit, columns: ColumnSet, engine: Engine, window: Window) -> Intent {
-    let statements = statements(&unit.before, &unit.changes, columns, engine, &|_, _| None);
+    let statements = statements(&unit.before, &unit.changes, columns, engine, window.deleted_at().as_deref(), &|_, _| None);
     Intent {
         unit: unit.number,
         kind: unit.kind,

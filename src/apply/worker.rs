@@ -16,7 +16,7 @@ use super::undo_guard::{NewIncrements, new_increment};
 use super::unit_rows::UnitRows;
 use super::writes::{by_row, update};
 use super::written::RunState;
-use crate::audit::record::Window;
+use crate::audit::record::{Window, deletion_time};
 use crate::db::schema::Schema;
 use crate::db::{Access, CommitOutcome, DbError, DbErrorKind, Engine, PipelineStep, Session, StepResult};
 use crate::domain::status::ERROR_DELETING;
@@ -301,11 +301,12 @@ impl Worker<'_> {
         // All UPDATEs before their rows are read back: a trigger on one may write another. A later UPDATE may run although an earlier one
         // matched nothing; that is harmless, because all answers are checked before COMMIT.
         let mut steps = Vec::with_capacity(rows.len() * 2);
+        let deleted_at = self.until.map(|until| deletion_time(until.saturating_sub(WINDOW)));
         for ((table, id), row_changes) in &rows {
             let Some(image) = Image::of(&now, *table, id) else {
                 return roll_back(session, UnitEnd::unchanged(Outcome::Refused, format!("the plan has no image of {table} {id}")));
             };
-            let write = update(columns, image, row_changes);
+            let write = update(columns, image, row_changes, deleted_at.as_deref());
             steps.push(PipelineStep::Execute(write.statement, write.params));
         }
         steps.extend(rows.iter().map(|((table, id), _)| reader.row_step(*table, id, Lock::None)));

@@ -30,8 +30,9 @@ const BACKUP_GUARDS: &[&str] =
 const LIBERTY_GUARDS: &[&str] = &["parent_id", "temp_volume_id", "temp_snapshot_id", "num_dependent_backups"];
 const MITAKA_GUARDS: &[&str] = &["snapshot_id", "restore_volume_id"];
 
-/// The UPDATE that makes `changes` (those of this row) to a row that is as `now` shows it.
-pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
+/// The UPDATE that makes `changes` (those of this row) to a row that is as `now` shows it. A backup that becomes deleted is so since
+/// `deleted_at`, or since the UPDATE.
+pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change], deleted_at: Option<&str>) -> Write {
     let (statement, sets, guards): (&'static Statement, Vec<&'static str>, Vec<&'static str>) = match (now.table, columns) {
         (Table::Backups, ColumnSet::Juno) => (&sql::BACKUP_UPDATE_JUNO, BACKUP_SETS.to_vec(), BACKUP_GUARDS.to_vec()),
         (Table::Backups, ColumnSet::Liberty) => {
@@ -39,7 +40,7 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
         }
         (Table::Backups, ColumnSet::Mitaka) if changes.iter().any(|change| change.column == "deleted") => (
             &sql::BACKUP_UPDATE_DELETED_MITAKA,
-            vec!["status", "deleted"],
+            vec!["status", "deleted", "deleted_at"],
             [&["deleted"], BACKUP_GUARDS, LIBERTY_GUARDS, MITAKA_GUARDS].concat(),
         ),
         (Table::Backups, ColumnSet::Mitaka) => (
@@ -61,13 +62,16 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change]) -> Write {
         let changed = changes.iter().find(|change| change.column == **column).map(|change| &change.to);
         Param::One(changed.unwrap_or_else(|| now.value(column)).clone())
     };
+        if *column == "deleted_at" {
+            return Param::One(deleted_at.into());
+        }
     let guard = |column: &&str| Param::One(now.value(column).clone());
     let params = sets.iter().map(wanted).chain([Param::One(now.table.key(&now.id))]).chain(guards.iter().map(guard)).collect();
     Write { statement, params, guards }
 }
 
 /// The UPDATEs that make `changes` to rows as `before` shows them, each with its row. Values replace the placeholders. `since` may give an
-/// expression for the `updated_at` of a row, which is not known yet.
+/// expression for the `updated_at` of a row, which is not known yet; for `deleted_at` see [`update`].
 pub fn statements<'u>(
     before: &[Image],
     changes: &'u [Change],
@@ -76,9 +80,10 @@ pub fn statements<'u>(
     since: &dyn Fn(Table, &str) -> Option<String>,
 ) -> Vec<((Table, &'u str), StatementText)> {
     by_row(changes)
+    deleted_at: Option<&str>,
         .into_iter()
         .filter_map(|((table, id), changes)| {
-            let write = update(columns, Image::of(before, table, id)?, &changes);
+            let write = update(columns, Image::of(before, table, id)?, &changes, deleted_at);
             let since = write.guard("updated_at").zip(since(table, id));
             let sql = inline(write.statement.text(engine), engine, &write.params, since).unwrap_or_else(|error| error.to_string());
             Some(((table, id), StatementText { name: write.statement.name.to_owned(), sql }))

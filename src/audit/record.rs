@@ -1,7 +1,9 @@
 //! The records of the audit log, one JSON object a line.
 
+use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::time::parse_rfc3339;
 use crate::domain::{Change, DatabaseInfo, Evidence, FindingKind, Image, Moved, Outcome, Policy, Tally};
 
 /// The schema's name in every line.
@@ -128,6 +130,19 @@ pub struct Window {
     /// The last heartbeat of the backup's host, or of any cinder-backup if the backup has no host. `None` if there was none. This is
     /// information for an auditor: a missing heartbeat does not prove who changed a row, because a person may have changed it.
     pub last_beat: Option<String>,
+}
+
+impl Window {
+    /// The `deleted_at` of backups that become deleted in it.
+    pub fn deleted_at(&self) -> Option<String> {
+        parse_rfc3339(&self.from).map(deletion_time)
+    }
+}
+
+/// The `deleted_at` of a backup that becomes deleted in a window that begins then, as Cinder writes times. It is a whole second, so that the
+/// row shows which program deleted it.
+pub fn deletion_time(from: DateTime) -> String {
+    from.strftime("%Y-%m-%d %H:%M:%S.000000").to_string()
 }
 
 /// A unit will be changed.

@@ -165,6 +165,8 @@ pub struct Backup {
     pub unchangeable: Option<String>,
 }
 
+    /// When it was deleted, naive UTC. Only in a deleted row, and the image of a deleted row has it: it shows who deleted the row.
+    pub deleted_at: Option<String>,
 impl Backup {
     /// The bytes of the volume when the backup was made, from `size` in GiB; `None` if that is NULL or not the size of a volume. With a
     /// size of 0, a backup without data would be intact.
@@ -199,7 +201,11 @@ impl Backup {
             (Mitaka, "snapshot_id", self.snapshot_id.clone().into()),
             (Mitaka, "restore_volume_id", self.restore_volume_id.clone().into()),
         ];
-        Image::new(Table::Backups, &self.id, columns, guarded)
+        let mut image = Image::new(Table::Backups, &self.id, columns, guarded);
+        if self.deleted {
+            image.columns.insert("deleted_at".to_owned(), self.deleted_at.clone().into());
+        }
+        image
     }
 }
 

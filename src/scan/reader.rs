@@ -218,6 +218,7 @@ fn references(row: &mut [Value]) -> Backup {
     let mut cells = Cells::of(row);
     Backup {
         id: cells.text().unwrap_or_default(),
+        deleted_at: cells.text(),
         volume_id: cells.text(),
         parent_id: cells.text(),
         snapshot_id: cells.text(),

@@ -19,7 +19,7 @@ const TWO_HOURS: i64 = 7_200;
 const UNVERIFIED: &[&str] = &["repair", "--yes", "--to", "available", "--allow-unverified"];
 
 /// Removes the outcomes from the log, as if the run had been killed after it wrote the rows.
-fn forget_outcomes(program: &Program) {
+pub fn forget_outcomes(program: &Program) {
     let text = fs::read_to_string(program.log()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     let kept = lines.iter().rposition(|line| line.contains("\"event\":\"intent\"")).unwrap() + 1;
@@ -81,6 +81,33 @@ fn rows_that_another_writer_may_have_changed_are_not_reported_as_applied() {
             assert_eq!((status("backups", &backup).as_str(), status("volumes", &volume).as_str()), ("available", "error_restoring"));
             assert_eq!(status("volumes", &left_over), "available");
         }
+    }
+}
+
+/// Cinder's own delete leaves the same rows, but for the time: the run wrote the one that its log has.
+#[test]
+fn a_killed_run_is_known_by_the_time_of_its_deletions() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let backup = database.backup(|row| row.status("deleting").host("gone").age(TWO_HOURS));
+        database.quota_usage("backups", 3, |row| row);
+        let before = database.rows_by_id();
+        let program = Program::on(database.url());
+        program.expect(0, &["repair", "--yes", "--to", "deleted", "--allow-unverified", "--assume-dead", "all"]);
+        let written = database.cell("backups", &backup, "deleted_at").unwrap();
+        forget_outcomes(&program);
+        let log = fs::read(program.log()).unwrap();
+        database.execute(&format!("UPDATE backups SET deleted_at = {} WHERE id = '{backup}'", ago(-3).sql(engine)));
+        let document = program.json(7, &["history", "reconcile"]);
+        assert_eq!(found(&document)[&backup], "unknown", "{} {document:#}", engine.name());
+        fs::write(program.log(), log).unwrap();
+        database.execute(&format!("UPDATE backups SET deleted_at = '{written}' WHERE id = '{backup}'"));
+        let document = program.json(0, &["history", "reconcile"]);
+        assert_eq!(found(&document)[&backup], "applied", "{} {document:#}", engine.name());
+        program.expect(0, &["undo", &program.last_run(), "--yes"]);
+        let differences = differences(&before, &database);
+        assert_eq!(differences.iter().filter(|change| change.column != "deleted_at").collect::<Vec<_>>(), [] as [&Change; 0]);
+        assert_eq!(database.cell("backups", &backup, "deleted_at"), None, "{}", engine.name());
     }
 }
 
