@@ -6,13 +6,15 @@ use std::sync::Arc;
 use super::unit_rows::UnitRows;
 use super::written::{Overlay, Written};
 use crate::db::{Access, DbError};
-use crate::domain::decide::{self, BackupCase, Children, Deletion, Peer};
+use crate::domain::decide::{self, BackupCase, Children, Deletion, Peer, QuotaCase};
 use crate::domain::id::{key, same};
 use crate::domain::status::{NO_VOLUME, RESTORING, is_active};
-use crate::domain::{Attachment, Backup, BackupMetadata, ColumnSet, Evidence, Image, Moved, QuotaUsage, Snapshot, Table, Value, Volume};
+use crate::domain::{
+    Attachment, Backup, BackupMetadata, ColumnSet, Evidence, Image, Moved, QuotaUsage, Reservation, Snapshot, Table, Value, Volume,
+};
 use crate::plan::Unit;
 use crate::scan::lineage::chain;
-use crate::scan::{ActiveBackups, Census, Facts, Lock, Reader, Row, UnitAnswers, volumes_of};
+use crate::scan::{ActiveBackups, Census, Facts, Lock, OfProject, Reader, ReservationTotals, Row, UnitAnswers, quota_case, volumes_of};
 
 /// A unit's rows as they are now, by the [`key`]s of their ids.
 #[derive(Debug, Default)]
@@ -22,8 +24,11 @@ pub struct LockedRows {
     snapshots: BTreeMap<String, Snapshot>,
     metadata: BTreeMap<String, BackupMetadata>,
     quotas: BTreeMap<String, QuotaUsage>,
-    /// How many reservations of the project of a backup that becomes deleted are open.
-    open_reservations: i64,
+    reservations: BTreeMap<String, Reservation>,
+    /// The reservations of the project whose quotas change.
+    totals: ReservationTotals,
+    /// The live ones, if its quotas are counted.
+    live_reservations: Vec<Reservation>,
     /// Live attachments of the volume that may be set free.
     attachments: Vec<Attachment>,
 }
@@ -35,9 +40,9 @@ impl LockedRows {
         let lock = if access == Access::Write { Lock::Held } else { Lock::None };
         let wanted: Vec<(Table, &str)> = rows.all().collect();
         let held: Vec<&str> = rows.held.iter().map(String::as_str).filter(|id| decides && *id != NO_VOLUME).collect();
-        let project = rows.project.as_deref().filter(|_| decides);
-        let UnitAnswers { rows, attachments, open_reservations } = reader.rows_of_unit(access, &wanted, lock, (&held, project))?;
-        let mut fresh = Self { attachments, open_reservations, ..Self::default() };
+        let project = rows.project.as_deref().filter(|_| decides).map(|id| OfProject { id, with_reservations: rows.counts_quotas });
+        let UnitAnswers { rows, attachments, totals, live_reservations } = reader.rows_of_unit(access, &wanted, lock, (&held, project))?;
+        let mut fresh = Self { attachments, totals, live_reservations, ..Self::default() };
         for row in rows.into_iter().flatten().filter(|row| !decides || !row.is_deleted()) {
             match row {
                 Row::Backup(row) => drop(fresh.backups.insert(key(&row.id).into_owned(), *row)),
@@ -45,6 +50,7 @@ impl LockedRows {
                 Row::Snapshot(row) => drop(fresh.snapshots.insert(key(&row.id).into_owned(), row)),
                 Row::Metadata(row) => drop(fresh.metadata.insert(row.id.clone(), row)),
                 Row::Quota(row) => drop(fresh.quotas.insert(row.id.clone(), row)),
+                Row::Reservation(row) => drop(fresh.reservations.insert(row.id.clone(), row)),
             }
         }
         Ok(fresh)
@@ -96,6 +102,7 @@ impl LockedRows {
             Table::Snapshots => self.snapshot(id).map(Snapshot::image),
             Table::BackupMetadata => self.metadata.get(id).map(BackupMetadata::image),
             Table::QuotaUsages => self.quotas.get(id).map(QuotaUsage::image),
+            Table::Reservations => self.reservations.get(id).map(Reservation::image),
         }
     }
 
@@ -105,7 +112,7 @@ impl LockedRows {
             Table::Backups => self.backup(&image.id).and_then(|row| row.unchangeable.clone()),
             Table::Volumes => self.volume(&image.id).and_then(|row| row.unchangeable.clone()),
             Table::Snapshots => self.snapshot(&image.id).and_then(|row| row.unchangeable.clone()),
-            Table::BackupMetadata | Table::QuotaUsages => None,
+            Table::BackupMetadata | Table::QuotaUsages | Table::Reservations => None,
         };
         unit.before.iter().find_map(of)
     }
@@ -148,6 +155,19 @@ impl LockedFacts<'_> {
     fn active_backups(&self, uses: impl Fn(&Backup) -> bool) -> Vec<Peer> {
         let active = self.rows.backups.values().filter(|backup| is_active(backup.status.as_deref()) && uses(backup));
         active.map(|backup| self.census.peer(backup.clone())).collect()
+    }
+
+    /// The quotas of the unit's project. The census counted the backups, and the locked row of `quota_usages` keeps Cinder from reserving
+    /// anything. Cinder makes a reservation before it adds or deletes a backup, and ends it afterwards: so the count still holds if the
+    /// reservations are those that were there when it was made.
+    pub fn quota_case(&self) -> QuotaCase {
+        let LockedRows { quotas, live_reservations, totals, .. } = self.rows;
+        let project = self.unit.id.as_str();
+        let usages = quotas.values().filter(|usage| usage.project_id == project).cloned().collect();
+        let counted_with = self.census.reservations.get(project).copied().unwrap_or_default();
+        let waits = (counted_with != *totals)
+            .then(|| "it has made or ended reservations of backup quota since its backups were counted; try again".to_owned());
+        quota_case(project, usages, Some(live_reservations.clone()), self.census, waits)
     }
 
     /// The unit's backup. If this run itself has written its row, as the parent of another backup, it is taken as the plan saw it: that
@@ -219,11 +239,11 @@ impl Facts for LockedFacts<'_> {
     }
 
     fn deletion(&self, _: &Backup) -> Deletion {
-        let LockedRows { metadata, quotas, open_reservations, .. } = self.rows;
+        let LockedRows { metadata, quotas, totals, .. } = self.rows;
         Deletion {
             metadata: metadata.values().cloned().collect(),
             quotas: quotas.values().cloned().collect(),
-            open_reservations: *open_reservations,
+            open_reservations: totals.live,
             ..Deletion::default()
         }
     }

@@ -1,6 +1,6 @@
 //! Decides again over a unit's rows under lock, and compares the decision with the plan's.
 //!
-//! Rows are taken in one order everywhere: backups by id, then volumes by id, then snapshots.
+//! Rows are taken in one order everywhere: backups by id, then volumes by id, then snapshots; see [`Table`].
 
 use super::locked_rows::LockedFacts;
 use super::written::Written;
@@ -42,6 +42,7 @@ pub fn decide_again(facts: &LockedFacts<'_>, check: Option<&CheckResult>, situat
             let snapshot = facts.rows.snapshot(&unit.id).cloned()?;
             decide::snapshot(&snapshot_case(snapshot, facts, situation.columns), situation, policy)
         }
+        FindingKind::Project => decide::quota(&facts.quota_case(), situation),
     }
 }
 
@@ -50,7 +51,9 @@ pub fn rebased(changes: &[Change], now: &[Image]) -> Vec<Change> {
     let rebase = |change: &Change| {
         let counted = Image::of(now, change.table, &change.id).filter(|_| change.table.counts(&change.column))?;
         let from = counted.value(&change.column).as_integer()?;
-        let to = from.saturating_add(change.to.as_integer()?.saturating_sub(change.from.as_integer()?)).max(0);
+        let planned = change.to.as_integer()?;
+        // Only an undo leads back to a negative number.
+        let to = from.saturating_add(planned.saturating_sub(change.from.as_integer()?)).max(planned.min(0));
         Some(Change { from: from.into(), to: to.into(), ..change.clone() })
     };
     changes.iter().map(|change| rebase(change).unwrap_or_else(|| change.clone())).collect()
@@ -59,8 +62,9 @@ pub fn rebased(changes: &[Change], now: &[Image]) -> Vec<Change> {
 /// Compares a decision made again with the plan's.
 pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Result<Vec<Change>, Recheck> {
     let Some(finding) = finding else {
-        if unit.counter {
-            return Err(Recheck::OtherDecision("its counter may be correct by now: nothing to change".to_owned()));
+        if unit.counter || unit.kind == FindingKind::Project {
+            let what = if unit.counter { "its counter" } else { "its quota" };
+            return Err(Recheck::OtherDecision(format!("{what} may be correct by now: nothing to change")));
         }
         return Err(Recheck::Refused("an operation that explains its status is still pending".to_owned()));
     };
@@ -70,14 +74,15 @@ pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Re
     }
     let changes = finding.proposal.map(|proposal| proposal.changes).unwrap_or_default();
     // The wording of fail_reason may differ (a service that was silent then has been removed since), and a counter that
-    // this run itself has moved, or whose children it has changed, is counted from where it is now.
+    // this run itself has moved, or whose children it has changed, is counted from where it is now. What a quota counts is not compared: it
+    // may have become right, or 0, by now.
     let essence = |changes: &[Change]| -> Vec<(Table, String, String, Option<Value>)> {
         changes
             .iter()
+            .filter(|change| !change.table.counts(&change.column))
             .map(|change| {
-                let loose = change.column == "fail_reason"
-                    || change.table.counts(&change.column)
-                    || (change.column == "num_dependent_backups" && run.may_have_moved_counter(&change.id));
+                let loose =
+                    change.column == "fail_reason" || (change.column == "num_dependent_backups" && run.may_have_moved_counter(&change.id));
                 (change.table, change.id.clone(), change.column.clone(), (!loose).then(|| change.to.clone()))
             })
             .collect()

@@ -180,18 +180,19 @@ pub fn current(reader: &mut Reader<'_>, table: Table, id: &str, lock: Lock) -> R
 }
 
 /// The indexes of the rows that show the outcome. A transaction is applied completely or not at all, so each of its rows is proof. A
-/// parent's counter is used only if no other column shows the outcome, because others may have changed it.
+/// parent's counter, or what a quota counts, is used only if no other column shows the outcome, because others may have changed it.
 fn telling(before: &[Image], after: &[Image], seen: &[RowView]) -> Vec<usize> {
-    let rows = |counters: bool| -> Vec<usize> {
+    // What others change most is asked last.
+    let rank = |table: Table, column: &str| if table.counts(column) { 2 } else { u8::from(column == COUNTER) };
+    let rows = |most: u8| -> Vec<usize> {
         let tells = |(before, (after, seen)): (&Image, (&Image, &RowView))| {
-            let says = |column: &str| column != "updated_at" && (counters || column != COUNTER) && !seen.unreliable.contains(column);
-            before.moved(after).iter().any(|moved| says(&moved.column))
+            let says = |column: &str| column != "updated_at" && rank(before.table, column) <= most && !seen.unreliable.contains(column);
+            before.columns.iter().any(|(column, value)| says(column) && value != after.value(column))
         };
         let all = before.iter().zip(after.iter().zip(seen)).enumerate();
         all.filter(|(_, row)| tells(*row)).map(|(at, _)| at).collect()
     };
-    let rows_with_more = rows(false);
-    if rows_with_more.is_empty() { rows(true) } else { rows_with_more }
+    (0..=2).map(rows).find(|rows| !rows.is_empty()).unwrap_or_default()
 }
 
 fn compare(before: &[Image], after: &[Image], seen: &[RowView], telling: &[usize]) -> Standing {
@@ -244,7 +245,8 @@ fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<St
     (!signed).then(|| "nothing in them shows that this program wrote them, and the log does not have them as the run left them".to_owned())
 }
 
-/// Whether only this program makes such a change: its own `fail_reason`, or a backup that is `creating` again.
+/// Whether only this program makes such a change: its own `fail_reason`, a backup that is `creating` again, or one that is deleted since the
+/// whole second in which its window begins.
 fn is_signature(change: &Change, intent: &Intent, seen: &[RowView]) -> bool {
     let of = |image: &&Image| change.is_of(image.table, &image.id);
     let Some(found) = seen.iter().filter_map(|seen| seen.image.as_ref()).find(of) else { return false };
@@ -255,12 +257,12 @@ fn is_signature(change: &Change, intent: &Intent, seen: &[RowView]) -> bool {
                 && is_our_reason(is)
                 && intent.before.iter().find(of).is_some_and(|was| was.value("fail_reason") != is)
         }
-        (Table::Backups, "status") => change.to.as_text() == Some(CREATING) && *is == change.to,
-        _ => false,
         (Table::Backups, "deleted") => {
             let since = intent.window.as_ref().and_then(Window::deleted_at).and_then(|since| parse(&since));
             since.is_some() && since == found.value("deleted_at").as_text().and_then(parse)
         }
+        (Table::Backups, "status") => change.to.as_text() == Some(CREATING) && *is == change.to,
+        _ => false,
     }
 }
 
@@ -287,7 +289,7 @@ fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<RowView>) -> 
     Settlement { outcome, reason, standing, found: seen.into_iter().filter_map(|seen| seen.image).collect() }
 }
 
-/// The rows as a unit's changes must leave them, without `updated_at`, which the database sets.
+/// The rows as a unit's changes must leave them, without the times, which follow from when it is written.
 pub(super) fn intended(before: &[Image], changes: &[Change]) -> Vec<Image> {
     let leave = |image: &Image| {
         let mut after = image.clone();

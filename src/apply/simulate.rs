@@ -126,6 +126,6 @@ impl SimulatedUnit {
         since: &dyn Fn(Table, &str) -> String,
     ) -> Vec<((Table, &str), StatementText)> {
         let since = |table: Table, id: &str| self.written.contains(&(table, id.to_owned())).then(|| since(table, id));
-        statements(&self.before, &self.changes, columns, engine, &since)
+        statements(&self.before, &self.changes, columns, engine, None, &since)
     }
 }

@@ -17,10 +17,12 @@ pub struct UnitRows {
     backups: BTreeSet<String>,
     volumes: BTreeSet<String>,
     snapshots: BTreeSet<String>,
-    /// Metadata of a backup that is deleted or restored, and the quota of its project.
+    /// Metadata of a backup that is deleted or restored, and the quota and reservations of a project.
     others: BTreeSet<(Table, String)>,
-    /// The project whose open reservations matter.
+    /// The project whose reservations matter.
     pub(super) project: Option<String>,
+    /// Whether the quotas of the project are counted, so that each reservation matters.
+    pub(super) counts_quotas: bool,
     /// The volume whose attachments matter.
     pub(super) held: Option<String>,
     /// The backup that counts this one among its dependents.
@@ -35,11 +37,12 @@ impl UnitRows {
             backups: ids_of(Table::Backups).collect(),
             volumes: ids_of(Table::Volumes).collect(),
             snapshots: ids_of(Table::Snapshots).collect(),
-            others: [Table::BackupMetadata, Table::QuotaUsages]
+            others: [Table::BackupMetadata, Table::QuotaUsages, Table::Reservations]
                 .into_iter()
                 .flat_map(|table| ids_of(table).map(move |id| (table, id)))
                 .collect(),
             project: unit.before.iter().find_map(|image| image.value("project_id").as_text()).map(str::to_owned),
+            counts_quotas: unit.kind == FindingKind::Project,
             ..Self::default()
         };
         let ids = |backups: Vec<Peer>| backups.into_iter().map(|backup| backup.id);
@@ -56,6 +59,7 @@ impl UnitRows {
                 rows.backups.extend(ids(explainers(census, &volume, columns)));
             }
             FindingKind::Snapshot => rows.backups.extend(ids(snapshot_explainers(census, &unit.id))),
+            FindingKind::Project => {}
         }
         rows.volumes.remove(NO_VOLUME);
         rows

@@ -57,14 +57,17 @@ pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change], deleted_at: 
         (Table::QuotaUsages, _) => {
             (&sql::QUOTA_USAGE_UPDATE, vec!["in_use", "reserved"], vec!["project_id", "resource", "in_use", "reserved"])
         }
+        (Table::Reservations, _) => {
+            (&sql::RESERVATION_UPDATE, vec!["deleted"], vec!["deleted", "project_id", "usage_id", "resource", "delta", "expire"])
+        }
     };
     let wanted = |column: &&str| -> Param {
-        let changed = changes.iter().find(|change| change.column == **column).map(|change| &change.to);
-        Param::One(changed.unwrap_or_else(|| now.value(column)).clone())
-    };
         if *column == "deleted_at" {
             return Param::One(deleted_at.into());
         }
+        let changed = changes.iter().find(|change| change.column == **column).map(|change| &change.to);
+        Param::One(changed.unwrap_or_else(|| now.value(column)).clone())
+    };
     let guard = |column: &&str| Param::One(now.value(column).clone());
     let params = sets.iter().map(wanted).chain([Param::One(now.table.key(&now.id))]).chain(guards.iter().map(guard)).collect();
     Write { statement, params, guards }
@@ -77,10 +80,10 @@ pub fn statements<'u>(
     changes: &'u [Change],
     columns: ColumnSet,
     engine: Engine,
+    deleted_at: Option<&str>,
     since: &dyn Fn(Table, &str) -> Option<String>,
 ) -> Vec<((Table, &'u str), StatementText)> {
     by_row(changes)
-    deleted_at: Option<&str>,
         .into_iter()
         .filter_map(|((table, id), changes)| {
             let write = update(columns, Image::of(before, table, id)?, &changes, deleted_at);
@@ -116,7 +119,7 @@ mod tests {
         let images = |columns| [Backup::default().image(columns), Volume::default().image(columns), Snapshot::default().image()];
         for columns in [ColumnSet::Juno, ColumnSet::Liberty, ColumnSet::Mitaka] {
             for image in images(columns) {
-                let write = update(columns, &image, &[]);
+                let write = update(columns, &image, &[], None);
                 let text = write.statement.text(Engine::Mysql);
                 let placeholders = text.lines().filter(|line| !line.starts_with("--")).flat_map(str::chars).filter(|c| *c == '?').count();
                 assert_eq!(placeholders, write.params.len(), "{}", write.statement.name);
@@ -130,7 +133,7 @@ mod tests {
     #[test]
     fn a_guard_is_found_by_its_column() {
         let image = Backup { updated_at: Some("then".into()), ..Backup::default() }.image(ColumnSet::Mitaka);
-        let write = update(ColumnSet::Mitaka, &image, &[]);
+        let write = update(ColumnSet::Mitaka, &image, &[], None);
         let number = write.guard("updated_at").unwrap();
         assert_eq!(write.params.get(number - 1), Some(&Param::One("then".into())));
         assert!(write.statement.text(Engine::Postgresql).contains(&format!("updated_at IS NOT DISTINCT FROM CAST(${number} ")));
@@ -141,7 +144,7 @@ mod tests {
     fn every_guarded_column_of_an_image_is_in_its_statement() {
         for columns in [ColumnSet::Juno, ColumnSet::Liberty, ColumnSet::Mitaka] {
             for image in [Backup::default().image(columns), Volume::default().image(columns), Snapshot::default().image()] {
-                let text = update(columns, &image, &[]).statement.text(Engine::Mysql);
+                let text = update(columns, &image, &[], None).statement.text(Engine::Mysql);
                 let (_, guards) = text.split_once(" WHERE ").unwrap();
                 for column in image.columns.keys() {
                     let guard = ["{} <=>", "CAST({} AS CHAR) <=>", "{} = 0"].map(|guard| format!("   AND {}", guard.replace("{}", column)));

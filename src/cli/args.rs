@@ -138,6 +138,9 @@ pub struct DecisionArgs {
     /// Also correct wrong num_dependent_backups
     #[arg(long)]
     pub fix_counters: bool,
+    /// Also correct what the quotas of projects count of backups, and end expired reservations for backups
+    #[arg(long)]
+    pub fix_quotas: bool,
 }
 
 impl SelectionArgs {
@@ -193,6 +196,7 @@ impl SelectionArgs {
             policy.allow_unverified = decision.allow_unverified;
             policy.no_quota = decision.no_quota;
             policy.fix_counters = decision.fix_counters;
+            policy.fix_quotas = decision.fix_quotas;
         }
         Ok(Wanted { selection, policy, may_be_empty: self.allow_empty })
     }

@@ -107,7 +107,11 @@ statements! {
     QUOTA_USAGE_UPDATE = "quota_usage_update";
     QUOTA_USAGES_BACKUP = "quota_usages_backup";
     QUOTA_USAGES_BY_PROJECTS = "quota_usages_by_projects";
+    RESERVATION_BY_ID = "reservation_by_id";
+    RESERVATION_LOCK = "reservation_lock";
+    RESERVATION_UPDATE = "reservation_update";
     RESERVATIONS_BY_PROJECTS = "reservations_by_projects";
+    RESERVATIONS_LIVE_BY_PROJECTS = "reservations_live_by_projects";
     REVISION_ALEMBIC = "revision_alembic";
     REVISION_MIGRATE = "revision_migrate";
     SCHEMA_COLUMNS = "schema_columns";

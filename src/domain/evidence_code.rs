@@ -83,12 +83,21 @@ codes! {
     PreviousStatusUnusable = "previous-status-unusable",
         "`volumes.previous_status` is not a status to go back to. The attachments decide.",
         NOTHING;
+    QuotaDuplicate = "quota-duplicate",
+        "`quota_usages` has several live rows of the project for the same resource, so no row has the whole number.",
+        "Run `cinder-manage quota sync` for the project, which merges them.";
     QuotaTooLow = "quota-too-low",
         "The quota of the project counts less than the backup that becomes deleted, so it stays at 0.",
-        "Run `cinder-manage quota sync` for the project.";
+        "Run `repair --fix-quotas` for the project.";
+    QuotaWrong = "quota-wrong",
+        "What the quotas of the project count is not the number and size of its live backups, or not what its reservations have reserved.",
+        "Run `repair --fix-quotas`.";
     Recent = "recent",
         "The row was changed more recently than `--older-than`, so it may not be stuck.",
         "Wait, or give a shorter `--older-than` if you know that it is stuck.";
+    ReservationsExpired = "reservations-expired",
+        "Reservations of the project have expired and still count: the operations that made them never ended.",
+        "Run `repair --fix-quotas`.";
     ServerJustStarted = "server-just-started",
         "The host is silent, but the database server started less than twice `service_down_time` ago. No service could write a heartbeat before.",
         "Wait for twice `service_down_time`, and scan again.";

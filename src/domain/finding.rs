@@ -15,15 +15,18 @@ pub enum FindingKind {
     Volume,
     /// A snapshot whose status no backup explains.
     Snapshot,
+    /// A project whose quotas count something else than its backups.
+    Project,
 }
 
 impl FindingKind {
-    /// The table that such rows are in.
+    /// The table that such rows are in; of a project, the one that counts for its quotas.
     pub fn table(self) -> Table {
         match self {
             Self::Backup => Table::Backups,
             Self::Volume => Table::Volumes,
             Self::Snapshot => Table::Snapshots,
+            Self::Project => Table::QuotaUsages,
         }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) use policy::{Situation, Thresholds};
 pub use problem_code::ProblemCode;
 pub(crate) use rows::{Attachment, Moved};
 pub use rows::{Backup, ColumnSet, Image, Snapshot, Table, Volume};
-pub(crate) use rows::{BackupMetadata, QuotaUsage, StorageRow};
+pub(crate) use rows::{BackupMetadata, QuotaUsage, Reservation, StorageRow};
 pub(crate) use sealed::{Body, SealError, Sealed};
 pub use selection::Selection;
 pub(crate) use selection::{Matched, NULL, STATUSES};

@@ -72,6 +72,9 @@ pub struct Policy {
     pub accept_quick: bool,
     /// `--fix-counters`: repair `num_dependent_backups` too.
     pub fix_counters: bool,
+    /// `--fix-quotas`: correct what the quotas of projects count, too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fix_quotas: bool,
     /// `--evidence-max-age`: a check older than this, in seconds, does not count.
     #[serde(default = "a_day")]
     pub evidence_max_age_seconds: i64,
@@ -98,6 +101,7 @@ impl Default for Policy {
             no_quota: false,
             accept_quick: false,
             fix_counters: false,
+            fix_quotas: false,
             evidence_max_age_seconds: a_day(),
             asked: BTreeSet::new(),
         }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
 use self::ColumnSet::{Juno, Liberty, Mitaka};
 use super::Value;
 use super::status::{AVAILABLE, RESTORING};
+use super::time::parse;
 
 /// The columns that a database has. Those that this program needs were added in three steps, the last one in Mitaka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,8 +34,10 @@ pub enum Table {
     Snapshots,
     /// `backup_metadata`; locked fourth.
     BackupMetadata,
-    /// `quota_usages`; locked last, as many units may need the same row.
+    /// `quota_usages`; locked after the rows of backups, as many units may need the same row.
     QuotaUsages,
+    /// `reservations`; locked after `quota_usages`, as Cinder does.
+    Reservations,
 }
 
 impl Table {
@@ -41,7 +45,7 @@ impl Table {
     pub fn key(self, id: &str) -> Value {
         match self {
             Self::Backups | Self::Volumes | Self::Snapshots => Value::from(id),
-            Self::BackupMetadata | Self::QuotaUsages => id.parse().map_or(Value::Null, Value::Integer),
+            Self::BackupMetadata | Self::QuotaUsages | Self::Reservations => id.parse().map_or(Value::Null, Value::Integer),
         }
     }
 
@@ -161,12 +165,12 @@ pub struct Backup {
     pub restore_volume_id: Option<String>,
     /// Only an undo reads a deleted row.
     pub deleted: bool,
+    /// When it was deleted, naive UTC. Only in a deleted row, and the image of a deleted row has it: it shows who deleted the row.
+    pub deleted_at: Option<String>,
     /// Why the row cannot be changed: a guarded column has a value that a guard cannot compare or an undo cannot restore.
     pub unchangeable: Option<String>,
 }
 
-    /// When it was deleted, naive UTC. Only in a deleted row, and the image of a deleted row has it: it shows who deleted the row.
-    pub deleted_at: Option<String>,
 impl Backup {
     /// The bytes of the volume when the backup was made, from `size` in GiB; `None` if that is NULL or not the size of a volume. With a
     /// size of 0, a backup without data would be intact.
@@ -350,6 +354,45 @@ impl QuotaUsage {
             (Juno, "reserved", Value::Integer(self.reserved)),
         ];
         Image::new(Table::QuotaUsages, &self.id, Juno, guarded)
+    }
+}
+
+/// A row of `reservations`: what an operation has reserved of a quota until it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reservation {
+    /// Primary key, an integer.
+    pub id: String,
+    /// The project.
+    pub project_id: String,
+    /// The row of `quota_usages` that counts it.
+    pub usage_id: Option<i64>,
+    /// `backups`, or `backup_gigabytes`.
+    pub resource: String,
+    /// Rows, or GiB. Negative for a deletion, which `quota_usages.reserved` does not count.
+    pub delta: i64,
+    /// When it ends if its operation never does, naive UTC; NULL for never.
+    pub expire: Option<String>,
+    /// Only an undo reads a deleted row.
+    pub deleted: bool,
+}
+
+impl Reservation {
+    /// The guarded columns.
+    pub fn image(&self) -> Image {
+        let guarded = [
+            (Juno, "deleted", Value::Integer(self.deleted.into())),
+            (Juno, "project_id", Value::from(self.project_id.as_str())),
+            (Juno, "usage_id", self.usage_id.into()),
+            (Juno, "resource", Value::from(self.resource.as_str())),
+            (Juno, "delta", Value::Integer(self.delta)),
+            (Juno, "expire", self.expire.clone().into()),
+        ];
+        Image::new(Table::Reservations, &self.id, Juno, guarded)
+    }
+
+    /// Whether it has expired, so that it counts for nothing.
+    pub fn is_expired(&self, now: DateTime) -> bool {
+        self.expire.as_deref().and_then(parse).is_some_and(|expire| expire < now)
     }
 }
 

@@ -112,6 +112,11 @@ impl Selection {
         self.hosts.is_empty() && self.backups.is_empty() && (self.statuses.is_empty() || self.statuses.contains(status))
     }
 
+    /// Whether the quotas of projects are selected.
+    pub fn takes_quotas(&self) -> bool {
+        self.takes_leftover("quota") && self.volumes.is_empty()
+    }
+
     /// Whether inconsistencies of this backup are selected.
     pub fn takes_inconsistent(&self, backup: &Backup) -> bool {
         self.wants_inconsistent() && self.takes_row(backup)

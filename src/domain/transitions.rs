@@ -58,8 +58,8 @@ fn allowed_forward(table: Table, column: &str, from: &Value, to: &Value) -> bool
         (Table::Backups, "fail_reason") => to.as_text().is_some_and(|text| text.chars().count() <= 255),
         (Table::Backups, "service_metadata") => to.as_text().is_some(),
         (Table::Backups, "size") => *from == Value::Null && to.as_integer().is_some_and(|size| size >= 0),
-        (Table::Backups | Table::BackupMetadata, "deleted") => (from, to) == (&Value::Integer(0), &Value::Integer(1)),
-        (Table::QuotaUsages, "in_use") => to.as_integer().is_some_and(|count| count >= 0),
+        (Table::Backups | Table::BackupMetadata | Table::Reservations, "deleted") => (from, to) == (&Value::Integer(0), &Value::Integer(1)),
+        (Table::QuotaUsages, "in_use" | "reserved") => to.as_integer().is_some_and(|count| count >= 0),
         (Table::Backups, "object_count" | "num_dependent_backups") => to.as_integer().is_some_and(|count| count >= 0),
         _ => false,
     }
@@ -96,9 +96,9 @@ mod tests {
     }
 
     #[test]
-    fn only_a_backup_and_its_metadata_may_be_marked_as_deleted() {
+    fn only_a_backup_its_metadata_and_a_reservation_may_be_marked_as_deleted() {
         let mark = |table, from: i64, to: i64| change(table, "deleted", from.into(), to.into());
-        for table in [Table::Backups, Table::BackupMetadata] {
+        for table in [Table::Backups, Table::BackupMetadata, Table::Reservations] {
             assert!(is_allowed(&mark(table, 0, 1), Direction::Forward) && !is_allowed(&mark(table, 1, 0), Direction::Forward));
             assert!(is_allowed(&mark(table, 1, 0), Direction::Either));
         }
@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn moving_a_row_is_never_allowed() {
         for column in ["deleted_at", "id", "host", "volume_id", "project_id", "container"] {
-            for table in [Table::Backups, Table::Volumes, Table::Snapshots, Table::BackupMetadata, Table::QuotaUsages] {
+            for table in [Table::Backups, Table::Volumes, Table::Snapshots, Table::BackupMetadata, Table::QuotaUsages, Table::Reservations]
+            {
                 let change = change(table, column, Value::Integer(0), Value::Integer(1));
                 assert!(!is_allowed(&change, Direction::Forward) && !is_allowed(&change, Direction::Either), "{column}");
             }

@@ -25,7 +25,7 @@ pub enum Purpose {
     Undo,
 }
 
-/// A backup, volume or snapshot with all rows that must change with it: one transaction.
+/// A backup, volume, snapshot or project with all rows that must change with it: one transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unit {
@@ -33,7 +33,7 @@ pub struct Unit {
     pub number: usize,
     /// The kind of the main row.
     pub kind: FindingKind,
-    /// The main row's id.
+    /// The main row's id; of a project, its own.
     pub id: String,
     /// Its name; hostile text.
     pub name: Option<String>,
@@ -58,7 +58,11 @@ pub struct Unit {
 impl Unit {
     /// The main row as planned.
     pub fn main_image(&self) -> Option<&Image> {
-        Image::of(&self.before, self.kind.table(), &self.id)
+        match self.kind {
+            // A project has no row of its own.
+            FindingKind::Project => self.before.first(),
+            kind => Image::of(&self.before, kind.table(), &self.id),
+        }
     }
 
     /// Whether it makes a backup available although no data was read.

@@ -8,7 +8,9 @@ use std::collections::HashSet;
 use super::{PlanBody, Purpose, Unit};
 use crate::domain::status::{AVAILABLE, DELETED, ERROR};
 use crate::domain::transitions::{Direction, is_allowed, refusal};
-use crate::domain::{Backup, BackupMetadata, ColumnSet, FindingKind, Image, QuotaUsage, Snapshot, Table, Value, Volume, digest};
+use crate::domain::{
+    Backup, BackupMetadata, ColumnSet, FindingKind, Image, QuotaUsage, Reservation, Snapshot, Table, Value, Volume, digest,
+};
 
 impl PlanBody {
     /// Says what is not consistent.
@@ -113,5 +115,6 @@ fn whole(table: Table, columns: ColumnSet) -> Image {
         Table::Snapshots => Snapshot::default().image(),
         Table::BackupMetadata => BackupMetadata::default().image(),
         Table::QuotaUsages => QuotaUsage::default().image(),
+        Table::Reservations => Reservation::default().image(),
     }
 }

@@ -121,6 +121,9 @@ fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
     if policy.fix_counters {
         writeln!(out, "- Wrong counters of dependent backups are corrected.")?;
     }
+    if policy.fix_quotas {
+        writeln!(out, "- Wrong quota usage of backups is corrected, and expired reservations for backups are ended.")?;
+    }
     writeln!(out)
 }
 

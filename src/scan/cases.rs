@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::active::{ActiveBackups, volumes_of};
 use super::census::Census;
-use crate::domain::decide::{BackupCase, Children, CounterCase, Deletion, Peer, SnapshotCase, VolumeCase};
+use crate::domain::decide::{BackupCase, Children, CounterCase, Deletion, Peer, QuotaCase, SnapshotCase, VolumeCase};
 use crate::domain::id::same;
 use crate::domain::status::{AVAILABLE, BACKING_UP, CREATING, DELETED, DELETING, RESTORING, RESTORING_BACKUP};
-use crate::domain::{Attachment, Backup, CheckResult, ColumnSet, Evidence, Policy, Snapshot, Volume};
+use crate::domain::{Attachment, Backup, CheckResult, ColumnSet, Evidence, Policy, QuotaUsage, Reservation, Snapshot, Volume};
 
 /// The rows that one decision depends on, beside the row that it is about.
 ///
@@ -93,6 +93,20 @@ pub fn snapshot_case(snapshot: Snapshot, facts: &dyn Facts, columns: ColumnSet) 
 /// The case of a parent's counter. `occupied`: another unit of the same plan changes the row.
 pub fn counter_case(backup: Backup, facts: &dyn Facts, occupied: bool) -> CounterCase {
     CounterCase { children: facts.children(&backup.id), occupied, backup }
+}
+
+/// The case of a project's quotas. `waits`: why they cannot be corrected yet.
+pub fn quota_case(
+    project: &str,
+    mut usages: Vec<QuotaUsage>,
+    mut reservations: Option<Vec<Reservation>>,
+    census: &Census,
+    waits: Option<String>,
+) -> QuotaCase {
+    usages.sort_by(|a, b| a.id.cmp(&b.id));
+    reservations.iter_mut().for_each(|all| all.sort_by(|a, b| a.id.cmp(&b.id)));
+    let counted = census.projects.get(project).copied().unwrap_or_default();
+    QuotaCase { project: project.to_owned(), usages, reservations, counted, waits }
 }
 
 /// Whether a decision may change the counter of a backup's parent, so that it depends on the parent.

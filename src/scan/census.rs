@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::active::{ActiveBackups, volumes_of};
 use super::compact_ids::CompactIds;
 use super::names;
-use super::reader::Reader;
+use super::reader::{Reader, ReservationTotals};
 use crate::db::DbError;
 use crate::domain::decide::{Children, Peer};
 use crate::domain::id::key;
@@ -139,6 +139,8 @@ pub struct Census {
     pub named: Vec<NamedBackup>,
     /// Live backups and their GiB, by project.
     pub projects: HashMap<String, (i64, i64)>,
+    /// The reservations of some of these projects in the same transaction: those whose quotas a run corrects.
+    pub reservations: HashMap<String, ReservationTotals>,
     /// Every host that a live backup names.
     pub hosts: HashSet<String>,
     /// Which parts of the selection a live backup matches, and which of its volumes exist.

@@ -1,11 +1,11 @@
 //! Makes the findings of a scan: reads the related rows of the backups in the census, and decides.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::active::ActiveBackups;
-use super::cases::{Facts, backup_case, counter_case, snapshot_case, volume_case};
+use super::cases::{Facts, backup_case, counter_case, quota_case, snapshot_case, volume_case};
 use super::census::{Census, PORTION};
 use super::compact_ids::CompactIds;
 use super::document::Summary;
@@ -16,7 +16,10 @@ use super::run::{Basis, KeptRows, Pending, ScanError, ScanRequest};
 use crate::domain::decide::{self, BackupCase};
 use crate::domain::id::key;
 use crate::domain::status::{ERROR, ERROR_DELETING};
-use crate::domain::{Attachment, Backup, BackupMetadata, ColumnSet, Finding, Image, Need, Policy, QuotaUsage, Situation, Snapshot, Volume};
+use crate::domain::{
+    Attachment, Backup, BackupMetadata, ColumnSet, Finding, Image, Need, Policy, QuotaUsage, Reservation, Situation, Snapshot, Table,
+    Volume,
+};
 
 /// A check may take hours, and other backups become old enough to be stuck meanwhile. If a check of the storage was asked for, do not give
 /// them up without one.
@@ -39,6 +42,8 @@ pub(super) struct Findings<'a> {
     /// The numbers of the ids that actionable findings are about.
     actionable: HashSet<u128>,
     repaired: Rc<Repaired>,
+    /// The projects of which a backup becomes deleted, or gets another size.
+    recounted: HashSet<String>,
 }
 
 /// What is known of all findings.
@@ -67,7 +72,8 @@ impl Made {
 impl<'a> Findings<'a> {
     pub(super) fn new(basis: &'a Basis<'a>, sink: &'a mut dyn FnMut(Finding) -> Result<(), ScanError>) -> Self {
         let Basis { census, pending, situation, request } = *basis;
-        Self { census, pending, situation, request, sink, summary: Summary::default(), actionable: HashSet::new(), repaired: Rc::default() }
+        let (summary, actionable, repaired, recounted) = Default::default();
+        Self { census, pending, situation, request, sink, summary, actionable, repaired, recounted }
     }
 
     fn facts<'r>(&'r self, repaired: &'r Repaired, related: &'r RelatedRows) -> ScanFacts<'r> {
@@ -83,6 +89,7 @@ impl<'a> Findings<'a> {
             self.chains(reader)?;
             self.leftovers(reader)?;
         }
+        self.quotas(reader)?;
         let Self { summary, repaired, .. } = self;
         Ok(Made { summary, repaired })
     }
@@ -150,6 +157,10 @@ impl<'a> Findings<'a> {
         self.summary.count(finding.verdict);
         if finding.is_actionable() {
             self.actionable.insert(CompactIds::number(&finding.id));
+            let mut changes = finding.proposal.iter().flat_map(|proposal| &proposal.changes);
+            if changes.any(|change| change.table == Table::Backups && matches!(change.column.as_str(), "deleted" | "size")) {
+                self.recounted.extend(finding.project_id.clone());
+            }
         }
         (self.sink)(finding)
     }
@@ -259,6 +270,29 @@ impl<'a> Findings<'a> {
         })?;
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found.iter().map(decide::attachment).try_for_each(|finding| self.give(finding))
+    }
+
+    /// Wrong quotas, if they are to be corrected. Otherwise they are notices, because the account may not read the reservations.
+    fn quotas(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
+        let pending = self.pending;
+        if !self.request.policy.fix_quotas || !self.request.selection.takes_quotas() {
+            return Ok(());
+        }
+        reader.require_quotas()?;
+        let projects: Vec<String> = pending.quotas.keys().cloned().collect();
+        let mut reservations: HashMap<String, Vec<Reservation>> = HashMap::new();
+        for reservation in reader.live_reservations(&projects)? {
+            reservations.entry(reservation.project_id.clone()).or_default().push(reservation);
+        }
+        for (project, usages) in &pending.quotas {
+            let waits = self.recounted.contains(project).then(|| "another unit changes what it counts; scan again afterwards".to_owned());
+            let case = quota_case(project, usages.clone(), Some(reservations.remove(project).unwrap_or_default()), self.census, waits);
+            if let Some(finding) = decide::quota(&case, self.situation) {
+                let reservations = case.reservations.iter().flatten().map(Reservation::image);
+                self.keep(finding, || case.usages.iter().map(QuotaUsage::image).chain(reservations).collect())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -21,11 +21,13 @@ mod related_rows;
 mod run;
 
 pub use active::{ActiveBackups, volumes_of};
-pub use cases::{Facts, backup_case, counter_case, explainers, may_change_parent, peers, snapshot_case, snapshot_explainers, volume_case};
+pub use cases::{
+    Facts, backup_case, counter_case, explainers, may_change_parent, peers, quota_case, snapshot_case, snapshot_explainers, volume_case,
+};
 pub use census::Census;
 pub use compact_ids::CompactIds;
 pub use document::{Notice, NoticeCode, ScanDocument, Summary};
-pub use reader::{Lock, Reader, Row, UnitAnswers, row_in};
+pub use reader::{Lock, OfProject, Reader, ReservationTotals, Row, UnitAnswers, row_in};
 pub use references::{ReferenceColumn, References};
 #[cfg(test)]
 pub(crate) use related_rows::{RelatedRows, Repaired, ScanFacts};

@@ -1,5 +1,6 @@
 //! Reads Cinder's rows from a session: which statement fits the columns, and what its cells mean.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +9,7 @@ use crate::db::statements as sql;
 use crate::db::{Access, DbError, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
 use crate::domain::id::same;
 use crate::domain::{
-    Attachment, Backup, BackupMetadata, ColumnSet, Image, QuotaUsage, ServiceRow, Snapshot, StorageRow, Table, Value, Volume,
+    Attachment, Backup, BackupMetadata, ColumnSet, Image, QuotaUsage, Reservation, ServiceRow, Snapshot, StorageRow, Table, Value, Volume,
 };
 
 /// Whether a row is locked while it is read.
@@ -33,6 +34,8 @@ pub enum Row {
     Metadata(BackupMetadata),
     /// Of `quota_usages`.
     Quota(QuotaUsage),
+    /// Of `reservations`.
+    Reservation(Reservation),
 }
 
 impl Row {
@@ -44,6 +47,7 @@ impl Row {
             Self::Snapshot(row) => row.image(),
             Self::Metadata(row) => row.image(),
             Self::Quota(row) => row.image(),
+            Self::Reservation(row) => row.image(),
         }
     }
 
@@ -54,6 +58,7 @@ impl Row {
             Self::Snapshot(row) => &row.id,
             Self::Metadata(row) => &row.id,
             Self::Quota(row) => &row.id,
+            Self::Reservation(row) => &row.id,
         }
     }
 
@@ -62,6 +67,7 @@ impl Row {
         match self {
             Self::Backup(row) => row.deleted,
             Self::Metadata(row) => row.deleted,
+            Self::Reservation(row) => row.deleted,
             Self::Volume(_) | Self::Snapshot(_) | Self::Quota(_) => false,
         }
     }
@@ -73,8 +79,30 @@ pub struct UnitAnswers {
     pub rows: Vec<Option<Row>>,
     /// The live attachments.
     pub attachments: Vec<Attachment>,
-    /// How many reservations are open.
-    pub open_reservations: i64,
+    /// The reservations of the project.
+    pub totals: ReservationTotals,
+    /// The live ones, if they were wanted.
+    pub live_reservations: Vec<Reservation>,
+}
+
+/// A project whose reservations [`Reader::rows_of_unit`] reads.
+#[derive(Clone, Copy)]
+pub struct OfProject<'a> {
+    /// The project.
+    pub id: &'a str,
+    /// Whether each of them is wanted, and not only their number.
+    pub with_reservations: bool,
+}
+
+/// The reservations of a project for backups and their gigabytes. If they are the same twice, it made none and ended none in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReservationTotals {
+    /// How many are live: open or expired.
+    pub live: i64,
+    /// How many rows there are, those that are deleted among them.
+    pub made: i64,
+    /// The greatest id.
+    pub newest: i64,
 }
 
 /// Rows that this process has read, for the progress display.
@@ -188,6 +216,7 @@ fn backup(row: &mut [Value]) -> Backup {
         restore_volume_id: cells.guarded("restore_volume_id"),
         // A list has only rows that are not.
         deleted: cells.integer() == Some(1),
+        deleted_at: cells.text(),
         unchangeable: None,
     };
     backup.unchangeable = cells.unchangeable(Table::Backups, &backup.id);
@@ -218,7 +247,6 @@ fn references(row: &mut [Value]) -> Backup {
     let mut cells = Cells::of(row);
     Backup {
         id: cells.text().unwrap_or_default(),
-        deleted_at: cells.text(),
         volume_id: cells.text(),
         parent_id: cells.text(),
         snapshot_id: cells.text(),
@@ -306,6 +334,27 @@ fn quota(row: &mut [Value]) -> QuotaUsage {
         in_use: cells.integer().unwrap_or_default(),
         reserved: cells.integer().unwrap_or_default(),
     }
+}
+
+fn reservation(row: &mut [Value]) -> Reservation {
+    let mut cells = Cells::of(row);
+    Reservation {
+        id: cells.text().unwrap_or_default(),
+        project_id: cells.text().unwrap_or_default(),
+        usage_id: cells.integer(),
+        resource: cells.text().unwrap_or_default(),
+        delta: cells.integer().unwrap_or_default(),
+        expire: cells.text(),
+        deleted: cells.integer() == Some(1),
+    }
+}
+
+/// The reservations of a project, with its id.
+fn totals(row: &mut [Value]) -> (String, ReservationTotals) {
+    let mut cells = Cells::of(row);
+    let project = cells.text().unwrap_or_default();
+    let mut number = || cells.integer().unwrap_or_default();
+    (project, ReservationTotals { live: number(), made: number(), newest: number() })
 }
 
 impl Reader<'_> {
@@ -405,16 +454,11 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// The quota usages as (project, resource, in use).
-    pub fn quota_usages(&mut self) -> Result<Vec<(String, String, i64)>, DbError> {
+    /// What the quotas of all projects count; nothing where the table does not exist.
+    pub fn quota_usages(&mut self) -> Result<Vec<QuotaUsage>, DbError> {
         let mut found = Vec::new();
         if self.schema.has_quotas {
-            self.each(&sql::QUOTA_USAGES_BACKUP, &[], &mut |row| {
-                let mut cells = Cells::of(row);
-                if let (Some(project), Some(resource)) = (cells.text(), cells.text()) {
-                    found.push((project, resource, cells.integer().unwrap_or(0)));
-                }
-            })?;
+            self.each(&sql::QUOTA_USAGES_BACKUP, &[], &mut |row| found.push(quota(row)))?;
         }
         Ok(found)
     }
@@ -441,22 +485,33 @@ impl Reader<'_> {
     /// What the quotas of projects count, in batches.
     ///
     /// # Errors
-    /// [`DbErrorKind::Schema`] if one of the tables of quotas is missing, as it seems to be if the account may not read it.
+    /// As [`Reader::require_quotas`].
     pub fn quota_usages_of(&mut self, projects: &[String]) -> Result<Vec<QuotaUsage>, DbError> {
-        if !self.schema.has_quotas || !self.schema.has_reservations {
-            let message = "the tables quota_usages and reservations do not both exist, or this account may not read them: sql/grants/ has the \
-                           statements for --to deleted, and --no-quota does without them";
-            return Err(DbError::new(DbErrorKind::Schema, message));
-        }
+        self.require_quotas()?;
         self.by_ids(&sql::QUOTA_USAGES_BY_PROJECTS, projects, quota)
     }
 
-    /// How many reservations for backups and their gigabytes are open, by project, in batches.
-    pub fn open_reservations(&mut self, projects: &[String]) -> Result<Vec<(String, i64)>, DbError> {
-        self.by_ids(&sql::RESERVATIONS_BY_PROJECTS, projects, |row| {
-            let mut cells = Cells::of(row);
-            (cells.text().unwrap_or_default(), cells.integer().unwrap_or_default())
-        })
+    /// Requires the tables of quotas.
+    ///
+    /// # Errors
+    /// [`DbErrorKind::Schema`] if one of them is missing, as it seems to be if the account may not read it.
+    pub fn require_quotas(&self) -> Result<(), DbError> {
+        if !self.schema.has_quotas || !self.schema.has_reservations {
+            let message = "the tables quota_usages and reservations do not both exist, or this account may not read them: sql/grants/ has the \
+                           statements for --to deleted, which does without them with --no-quota, and for --fix-quotas";
+            return Err(DbError::new(DbErrorKind::Schema, message));
+        }
+        Ok(())
+    }
+
+    /// The reservations of projects for backups and their gigabytes, by project, in batches.
+    pub fn reservation_totals(&mut self, projects: &[String]) -> Result<HashMap<String, ReservationTotals>, DbError> {
+        Ok(self.by_ids(&sql::RESERVATIONS_BY_PROJECTS, projects, totals)?.into_iter().collect())
+    }
+
+    /// The live reservations of projects for backups and their gigabytes, in batches.
+    pub fn live_reservations(&mut self, projects: &[String]) -> Result<Vec<Reservation>, DbError> {
+        self.by_ids(&sql::RESERVATIONS_LIVE_BY_PROJECTS, projects, reservation)
     }
 
     /// The database server's UTC clock.
@@ -495,27 +550,29 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// One row; a backup and its metadata even if they are deleted.
+    /// One row; a backup, its metadata and a reservation even if they are deleted.
     pub fn row(&mut self, table: Table, id: &str, lock: Lock) -> Result<Option<Row>, DbError> {
         let answers = self.session.pipeline(&[self.row_step(table, id, lock)])?;
         Ok(answers.first().and_then(|answer| row_in(answer, table, id)))
     }
 
-    /// Begins a transaction and reads rows in it, then the live attachments of some volumes, and how many reservations of a project are
-    /// open.
+    /// Begins a transaction and reads rows in it, then the live attachments of some volumes, and the reservations of a project.
     pub fn rows_of_unit(
         &mut self,
         access: Access,
         wanted: &[(Table, &str)],
         lock: Lock,
-        (volumes, project): (&[&str], Option<&str>),
+        (volumes, project): (&[&str], Option<OfProject<'_>>),
     ) -> Result<UnitAnswers, DbError> {
         let volumes = if self.schema.has_attachments { volumes } else { &[] };
         let mut steps: Vec<PipelineStep> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
         steps.extend(volumes.iter().map(|volume| PipelineStep::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
         // After its rows of quota_usages are locked, so that nobody can reserve anything meanwhile.
-        steps
-            .extend(project.map(|project| PipelineStep::Query(&sql::RESERVATIONS_BY_PROJECTS, vec![Param::Ids(vec![project.to_owned()])])));
+        if let Some(OfProject { id, with_reservations }) = project {
+            let statements = [&sql::RESERVATIONS_BY_PROJECTS, &sql::RESERVATIONS_LIVE_BY_PROJECTS];
+            let wanted = statements.into_iter().take(if with_reservations { 2 } else { 1 });
+            steps.extend(wanted.map(|statement| PipelineStep::Query(statement, vec![Param::Ids(vec![id.to_owned()])])));
+        }
         let answers = self.session.begin_with(access, &steps)?;
         let rows = wanted.iter().zip(&answers).map(|((table, id), answer)| row_in(answer, *table, id)).collect();
         let mut others = answers.iter().skip(wanted.len()).map(|answer| match answer {
@@ -523,8 +580,9 @@ impl Reader<'_> {
             StepResult::Matched(_) => &[],
         });
         let attachments = others.by_ref().take(volumes.len()).flatten().map(|row| attachment(&mut row.clone())).collect();
-        let open_reservations = others.flatten().filter_map(|row| row.get(1)?.as_integer()).sum();
-        Ok(UnitAnswers { rows, attachments, open_reservations })
+        let totals = others.next().and_then(<[_]>::first).map(|row| totals(&mut row.clone()).1).unwrap_or_default();
+        let live_reservations = others.flatten().map(|row| reservation(&mut row.clone())).collect();
+        Ok(UnitAnswers { rows, attachments, totals, live_reservations })
     }
 
     /// The step that reads one row; [`row_in`] finds it in the answer.
@@ -547,6 +605,8 @@ impl Reader<'_> {
             (Table::BackupMetadata, _, Lock::Held) => &sql::BACKUP_METADATA_LOCK,
             (Table::QuotaUsages, _, Lock::None) => &sql::QUOTA_USAGE_BY_ID,
             (Table::QuotaUsages, _, Lock::Held) => &sql::QUOTA_USAGE_LOCK,
+            (Table::Reservations, _, Lock::None) => &sql::RESERVATION_BY_ID,
+            (Table::Reservations, _, Lock::Held) => &sql::RESERVATION_LOCK,
         };
         PipelineStep::Query(statement, vec![Param::One(table.key(id))])
     }
@@ -563,6 +623,7 @@ pub fn row_in(answer: &StepResult, table: Table, id: &str) -> Option<Row> {
             Table::Snapshots => Row::Snapshot(snapshot(&mut cells)),
             Table::BackupMetadata => Row::Metadata(metadata(&mut cells)),
             Table::QuotaUsages => Row::Quota(quota(&mut cells)),
+            Table::Reservations => Row::Reservation(reservation(&mut cells)),
         }
     };
     // A collation that regards other letters than ASCII's alike could hand out another row.

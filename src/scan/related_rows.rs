@@ -9,7 +9,7 @@ use super::cases::Facts;
 use super::census::Census;
 use super::compact_ids::CompactIds;
 use super::lineage;
-use super::reader::Reader;
+use super::reader::{Reader, ReservationTotals};
 use super::references::{ReferenceColumn, References};
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, Children, Deletion, OtherBackups, Peer};
@@ -75,19 +75,19 @@ impl RelatedRows {
         let projects = ids(backups.iter().filter_map(|backup| backup.project_id.as_ref()));
         let metadata = by_key(reader.backup_metadata(&wanted)?, |row| Some(&row.backup_id));
         let keys: ByKey<String> = reader.backup_keys(&wanted)?.into_iter().map(|(id, key_id)| (key(&id).into_owned(), key_id)).collect();
-        let (mut quotas, mut open): (HashMap<String, Vec<QuotaUsage>>, HashMap<String, i64>) = Default::default();
+        let (mut quotas, mut reservations): (HashMap<String, Vec<QuotaUsage>>, HashMap<String, ReservationTotals>) = Default::default();
         if with_quotas {
             for quota in reader.quota_usages_of(&projects)? {
                 quotas.entry(quota.project_id.clone()).or_default().push(quota);
             }
-            open.extend(reader.open_reservations(&projects)?);
+            reservations = reader.reservation_totals(&projects)?;
         }
         for backup in backups {
             let (id, project) = (key(&backup.id), backup.project_id.as_deref().unwrap_or_default());
             let deletion = Deletion {
                 metadata: metadata.get(id.as_ref()).cloned().unwrap_or_default(),
                 quotas: quotas.get(project).cloned().unwrap_or_default(),
-                open_reservations: open.get(project).copied().unwrap_or_default(),
+                open_reservations: reservations.get(project).map_or(0, |totals| totals.live),
                 key: keys.get(id.as_ref()).cloned(),
                 ..Deletion::default()
             };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use super::cases::{explainers, explains_always, snapshot_explainers};
+use super::cases::{explainers, explains_always, quota_case, snapshot_explainers};
 use super::catalog::{Catalog, CatalogTotals};
 use super::census::{Census, PORTION};
 use super::compact_ids::CompactIds;
@@ -16,11 +16,12 @@ use super::references::{ReferenceColumn, References};
 use super::related_rows::RelatedRows;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
-use crate::domain::decide::Peer;
+use crate::domain::decide::{self, Peer};
 use crate::domain::status::{BACKING_UP, RESTORING_BACKUP};
-use crate::domain::text::shell_word;
 use crate::domain::time::{human, rfc3339};
-use crate::domain::{Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Matched, NULL, Policy, Selection, Services, Situation};
+use crate::domain::{
+    Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Matched, NULL, Policy, QuotaUsage, Selection, Services, Situation,
+};
 
 /// Why a scan could not be made.
 #[derive(Debug, Error)]
@@ -234,6 +235,8 @@ pub(super) struct Pending {
     /// The numbers of selected snapshots that are marked for a backup and that no active backup explains.
     snapshots: Vec<u128>,
     ids: CompactIds,
+    /// What the quotas of the selected projects count.
+    pub(super) quotas: BTreeMap<String, Vec<QuotaUsage>>,
     /// The backups that refer to these rows, to volumes and snapshots of stuck backups that may be marked for others, or to parents that may
     /// break chains.
     pub(super) references: References,
@@ -243,7 +246,7 @@ impl Pending {
     fn read(&mut self, reader: &mut Reader<'_>, census: &mut Census, selection: &Selection) -> Result<(), DbError> {
         let columns = reader.schema.columns;
         let is_open = |explainers: Vec<Peer>| !explainers.iter().any(|peer| explains_always(peer, columns));
-        let Self { volumes, snapshots, ids, references } = self;
+        let Self { volumes, snapshots, ids, quotas, references } = self;
         if [BACKING_UP, RESTORING_BACKUP, NULL].iter().any(|status| selection.takes_leftover(status)) {
             reader.pending_volumes(&mut |volume| {
                 census.matched.note(selection, volume.status.as_deref(), volume.project_id.as_deref(), Some(&volume.id));
@@ -272,6 +275,12 @@ impl Pending {
                     references.want(ReferenceColumn::Snapshot, &snapshot.id);
                 }
             })?;
+        }
+        if selection.takes_quotas() {
+            for usage in reader.quota_usages()?.into_iter().filter(|usage| selection.takes_owner(Some(&usage.project_id), None)) {
+                census.matched.note(selection, None, Some(&usage.project_id), None);
+                quotas.entry(usage.project_id.clone()).or_default().push(usage);
+            }
         }
         if selection.wants_inconsistent() && columns >= ColumnSet::Liberty {
             census.parents_that_may_break_chains().iter().for_each(|parent| references.want(ReferenceColumn::Parent, parent));
@@ -361,7 +370,7 @@ impl Basis<'_> {
     /// Passes each finding and notice on as it is made.
     fn stream(&self, reader: &mut Reader<'_>, output: &mut dyn ScanOutput) -> Result<Found, ScanError> {
         let found = self.stream_findings(reader, output)?;
-        for notice in self.notices(reader)? {
+        for notice in self.clocks().into_iter().chain(self.quotas()) {
             output.add(ScanRecord::Notice(notice))?;
         }
         Ok(found)
@@ -399,15 +408,6 @@ impl Basis<'_> {
         Ok(Found { summary, left_out, has_dependent_proposals: made.has_dependent_proposals() })
     }
 
-    fn notices(&self, reader: &mut Reader<'_>) -> Result<Vec<Notice>, DbError> {
-        let mut notices = self.clocks();
-        let selection = self.request.selection;
-        if selection.takes_leftover("quota") && selection.volumes.is_empty() {
-            notices.extend(self.quotas(reader)?);
-        }
-        Ok(notices)
-    }
-
     fn clocks(&self) -> Vec<Notice> {
         let tolerance = self.request.policy.thresholds.service_down_time_seconds;
         self.situation
@@ -425,25 +425,14 @@ impl Basis<'_> {
             .collect()
     }
 
-    fn quotas(&self, reader: &mut Reader<'_>) -> Result<Vec<Notice>, DbError> {
-        let mut usages: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (project, resource, in_use) in reader.quota_usages()? {
-            if !self.request.selection.takes_owner(Some(&project), None) {
-                continue;
-            }
-            let (count, size) = self.census.projects.get(&project).copied().unwrap_or_default();
-            let right = if resource == "backups" { count } else { size };
-            if in_use != right {
-                usages.entry(project).or_default().push(format!("{resource} in use {in_use}, counted {right}"));
-            }
-        }
-        Ok(usages
-            .into_iter()
-            .map(|(project, wrong)| Notice {
-                code: NoticeCode::QuotaWrong.into(),
-                text: format!("the quota usage of project {project} is wrong: {}", wrong.join("; ")),
-                follow_up: vec![format!("cinder-manage quota sync --project-id {}", shell_word(&project))],
-            })
-            .collect())
+    /// Wrong quotas that are not to be corrected; see [`Findings::quotas`].
+    fn quotas(&self) -> impl Iterator<Item = Notice> {
+        let quotas = self.pending.quotas.iter().filter(|_| !self.request.policy.fix_quotas);
+        quotas.filter_map(|(project, usages)| {
+            let case = quota_case(project, usages.clone(), None, self.census, None);
+            let Finding { evidence, follow_up, .. } = decide::quota(&case, self.situation)?;
+            let text = evidence.into_iter().map(|evidence| evidence.text).collect::<Vec<_>>().join("; ");
+            Some(Notice { code: NoticeCode::QuotaWrong.into(), text, follow_up })
+        })
     }
 }

@@ -118,7 +118,7 @@ impl Database {
             }
             _ => None,
         };
-        let params = [Param::from(i64::from(policy.deletes()))];
+        let params = [policy.deletes(), policy.fix_quotas].map(|flag| Param::from(i64::from(flag)));
         self.missing_grants = self.persist(|session| session.rows(&MISSING_PRIVILEGES, &params))?.iter().filter_map(grant).collect();
         let (location, grants) = (self.location.clone(), self.missing_grants.clone());
         Ok((!grants.is_empty()).then_some(Obstacle::Privileges(location, grants)))

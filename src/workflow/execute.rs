@@ -1,8 +1,10 @@
 //! Executes a plan.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::storage_recheck::StorageRecheck;
@@ -11,8 +13,8 @@ use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Run};
 use crate::audit::record::{self, Begin, RunEnd};
 use crate::audit::{AuditError, AuditLog, RunSummary, runs};
 use crate::db::Access;
-use crate::domain::Tally;
-use crate::plan::{Plan, program};
+use crate::domain::{FindingKind, Tally};
+use crate::plan::{Plan, Purpose, program};
 use crate::scan::{Census, Reader};
 
 /// How a plan is executed, and what the log says about it.
@@ -154,6 +156,19 @@ fn begin(database: &Database, plan: &Plan, execution: &Execution) -> Begin {
     }
 }
 
+/// The projects whose quotas a plan corrects.
+fn projects(plan: &Plan) -> io::Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct About {
+        kind: FindingKind,
+        id: String,
+    }
+    let corrects = plan.policy.fix_quotas && plan.purpose == Purpose::Repair;
+    let units = plan.units.parts::<About>(0..if corrects { plan.units.len() } else { 0 });
+    let projects = units.filter(|unit| !unit.as_ref().is_ok_and(|unit| unit.kind != FindingKind::Project));
+    projects.map(|unit| unit.map(|unit| unit.id)).collect()
+}
+
 /// What was read for a run before its first unit.
 struct Prepared<'a> {
     census: Census,
@@ -166,7 +181,11 @@ impl<'a> Prepared<'a> {
     fn new(database: &mut Database, plan: &Plan, storage: Option<Result<StorageSettings>>, observer: &'a dyn Observer) -> Result<Self> {
         database.persist(|session| session.begin(Access::ReadOnly))?;
         let mut reader = Reader { session: database.session.as_mut(), schema: &database.schema };
-        let census = reading(observer, || Census::take(&mut reader, &plan.selection, &mut |_, _| Ok(())));
+        let census = reading(observer, || -> Result<Census> {
+            let mut census = Census::take(&mut reader, &plan.selection, &mut |_, _| Ok(()))?;
+            census.reservations = reader.reservation_totals(&projects(plan)?)?;
+            Ok(census)
+        });
         database.session.rollback()?;
         let census = census?;
         Ok(Self { census, recheck: StorageRecheck::new(database, plan, storage.transpose()?, observer)?, observer })

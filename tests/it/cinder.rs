@@ -31,6 +31,25 @@ pub fn sync(url: &str) {
     run(Command::new(program("cinder-manage")).arg("--config-file").arg(&config).args(["db", "sync"]));
 }
 
+/// Runs `cinder-manage quota check` or `sync`; returns the lines about what was wrong. `check` never exits with 1.
+pub fn quota(url: &str, action: &str) -> Vec<String> {
+    let output = run(Command::new(program("cinder-manage")).arg("--config-file").arg(config(url)).args(["quota", action]));
+    assert!(output.contains("Action successfully completed"), "{output}");
+    output.lines().filter(|line| line.starts_with('\t')).map(|line| line.trim().to_owned()).collect()
+}
+
+/// Ends expired reservations, as Cinder's scheduler does.
+pub fn expire_reservations(url: &str) {
+    const EXPIRE: &str = "import sys\n\
+        from oslo_config import cfg\n\
+        from cinder import context\n\
+        from cinder.common import config\n\
+        from cinder.db import api as db\n\
+        cfg.CONF(['--config-file', sys.argv[1]], project='cinder', version='tests')\n\
+        db.reservation_expire(context.get_admin_context())\n";
+    run(Command::new(program("python")).args(["-c", EXPIRE]).arg(config(url)));
+}
+
 /// Runs the clean-up that a cinder-backup on each of these hosts would run at its start, one host after the other.
 pub fn clean_up(url: &str, hosts: &[&str]) -> Cleanup {
     let config = config(url);

@@ -304,8 +304,13 @@ impl Database {
 
     /// Every row of [`TABLES`], booleans as 0 and 1, times as the engine's text.
     pub fn rows_by_id(&self) -> BTreeMap<RowKey, Cells> {
+        self.rows_of(&TABLES)
+    }
+
+    /// Every row of these tables.
+    pub fn rows_of(&self, tables: &[&str]) -> BTreeMap<RowKey, Cells> {
         let mut all = BTreeMap::new();
-        for table in TABLES.iter().filter(|table| self.has_table(table)) {
+        for table in tables.iter().filter(|table| self.has_table(table)) {
             let columns = &self.columns()[*table];
             let shown: Vec<String> = columns
                 .iter()

@@ -24,8 +24,8 @@ pub fn grants(engine: Engine, file: &str) -> String {
     let path = format!("{}/sql/grants/{folder}/{file}.sql", env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(path).unwrap();
     let statements: String = text.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
-    // What a deletion needs is granted to the account that repairs.
-    let name = if file == "delete" { "repair" } else { file };
+    // What a deletion and a correction of quotas need is granted to the account that repairs.
+    let name = if matches!(file, "delete" | "quotas") { "repair" } else { file };
     let account = if engine == Engine::Postgresql { format!("cinder_{name}") } else { format!("'cinder_{name}'@'localhost'") };
     statements.replace(&account, "{user}").replace("`cinder`", "{database}")
 }

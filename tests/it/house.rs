@@ -406,7 +406,7 @@ fn every_update_names_the_row_and_guards_its_columns() {
         vec![Backup::default().image(columns), Volume::default().image(columns), Snapshot::default().image()]
     };
     // These also change `deleted`, and are guarded by its old value.
-    let of_deletions = ["backup_metadata_update", "backup_update_deleted_mitaka", "quota_usage_update"];
+    let of_deletions = ["backup_metadata_update", "backup_update_deleted_mitaka", "quota_usage_update", "reservation_update"];
     for name in of_deletions {
         let found = statements::ALL.iter().find(|statement| statement.name == name).unwrap_or_else(|| panic!("no {name}"));
         for engine in [Engine::Sqlite, Engine::Mysql, Engine::Postgresql] {

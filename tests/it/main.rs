@@ -36,6 +36,7 @@ mod plan_stream;
 mod population;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod program;
+mod quotas;
 mod readme;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod real_backups;

@@ -319,3 +319,20 @@ pub fn quota_usage(resource: &str, in_use: i64) -> Row {
     )
     .age(86400)
 }
+
+/// A reservation of an operation that never ended, in a row of `quota_usages`; it has expired.
+pub fn reservation(project: &str, usage: i64, resource: &str, delta: i64) -> Row {
+    Row::new(
+        "reservations",
+        &[
+            ("uuid", Uuid::new_v4().to_string().into()),
+            ("usage_id", usage.into()),
+            ("project_id", project.into()),
+            ("resource", resource.into()),
+            ("delta", delta.into()),
+            ("expire", ago(600)),
+            ("deleted", false.into()),
+        ],
+    )
+    .created_at(ago(90_000))
+}

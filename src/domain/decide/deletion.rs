@@ -5,6 +5,8 @@
 //!
 //! Source: `cinder/backup/manager.py` (`delete_backup`), `cinder/db/api.py` (`backup_destroy`, `quota_reserve`, `reservation_commit`).
 
+use std::fmt::Display;
+
 use super::backup::Target;
 use super::{BackupCase, Children, change, last_resort};
 use crate::domain::status::{DELETED, DELETING, ERROR, ERROR_DELETING};
@@ -82,14 +84,18 @@ fn quota_problem(deletion: &Deletion, policy: &Policy) -> Option<String> {
         return None;
     }
     if deletion.open_reservations > 0 {
-        let open = count(usize::try_from(deletion.open_reservations).unwrap_or_default(), "open reservation");
-        return Some(format!("its project has {open} of backup quota, so what it uses may change; try again later, or give --no-quota"));
+        return Some(format!("{}; try again later, or give --no-quota", open_reservations(deletion.open_reservations)));
     }
     let twice = deletion.quotas.iter().find(|quota| deletion.quotas.iter().filter(|other| other.resource == quota.resource).count() > 1)?;
     Some(format!(
         "its project {} has several rows in quota_usages for {}; run `cinder-manage quota sync` first, or give --no-quota",
         twice.project_id, twice.resource
     ))
+}
+
+/// Says that a project has open reservations.
+pub(super) fn open_reservations(number: impl Display) -> String {
+    format!("its project has {} of backup quota, so what it uses may change", count(number, "open reservation"))
 }
 
 /// Adds the changes with which Cinder's own delete ends, beside the status and the parent's counter.

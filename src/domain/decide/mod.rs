@@ -7,6 +7,7 @@ mod backup;
 mod counter;
 mod deletion;
 mod leftover;
+mod quota;
 mod row_conflicts;
 mod verdict;
 mod volume;
@@ -15,6 +16,7 @@ pub use backup::{BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
 pub use deletion::Deletion;
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
+pub use quota::{QuotaCase, quota};
 pub use row_conflicts::{OtherBackups, conflicts_in, frees_row_of_silent_host, may_be_marked_for_another, row_conflicts};
 
 use super::text::shell_word;

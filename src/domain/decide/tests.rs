@@ -6,6 +6,7 @@ mod exhaustive;
 mod faults;
 mod leftovers;
 mod model;
+mod quota;
 mod storage;
 mod table;
 
@@ -196,7 +197,7 @@ fn decided(case: &BackupCase, situation: &Situation, policy: &Policy) -> Finding
                 case.parent.as_ref().filter(|parent| parent.id == change.id).unwrap().image(columns)
             }
             Table::Volumes => volumes().find(|volume| volume.id == change.id).unwrap().image(columns),
-            Table::BackupMetadata | Table::QuotaUsages => unreachable!("only a deletion changes them"),
+            Table::BackupMetadata | Table::QuotaUsages | Table::Reservations => unreachable!("only a deletion changes them"),
             Table::Snapshots => case.snapshot.as_ref().filter(|snapshot| snapshot.id == change.id).unwrap().image(),
         };
         assert!(image.columns.contains_key(&change.column), "a column that the database has: {}", context());

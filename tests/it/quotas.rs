@@ -1,0 +1,251 @@
+//! `--fix-quotas`, with Cinder's own `quota sync`, `quota check` and `reservation_expire` as the measure.
+
+use std::collections::BTreeMap;
+
+use cinder_backup_repair::db::Engine;
+use serde_json::Value;
+
+use crate::cinder;
+use crate::database::{Cells, Change, Database, RowKey, changes};
+use crate::guards::grants;
+use crate::history::forget_outcomes;
+use crate::population::GONE;
+use crate::program::Program;
+use crate::rows::{Row, ago, backup, quota_usage, reservation};
+use crate::schemas::{Columns, engines, fresh};
+
+const STATUSES: [Option<&str>; 7] =
+    [Some("available"), Some("creating"), Some("restoring"), Some("deleting"), Some("error"), Some("error_deleting"), None];
+
+/// The tables that a repair may change.
+const ALL: [&str; 6] = ["backups", "volumes", "snapshots", "backup_metadata", "quota_usages", "reservations"];
+
+/// Differences in what is not a time of a change.
+fn differences(before: &BTreeMap<RowKey, Cells>, after: &BTreeMap<RowKey, Cells>) -> Vec<Change> {
+    changes(before, after).into_iter().filter(|change| !matches!(change.column.as_str(), "updated_at" | "deleted_at")).collect()
+}
+
+/// What the quotas of a project count: rows 10 * `number` and 10 * `number` + 1.
+fn usages(project: &str, number: i64, backups: (i64, i64), gigabytes: (i64, i64)) -> [Row; 2] {
+    [("backups", 0, backups), ("backup_gigabytes", 1, gigabytes)].map(|(resource, offset, (in_use, reserved))| {
+        quota_usage(resource, in_use).project_id(project).reserved(reserved).set("id", 10 * number + offset)
+    })
+}
+
+fn fix(program: &Program, code: i32, args: &[&str]) -> Value {
+    program.json(code, &[&["repair", "--fix-quotas"], args].concat())
+}
+
+fn reason(document: &Value) -> &str {
+    document["refused"][0]["reason"].as_str().unwrap_or_else(|| panic!("{document:#}"))
+}
+
+/// Projects whose quotas are right, too high, negative, without backups, or count expired reservations.
+fn projects(database: &Database) {
+    let mut rows = Vec::new();
+    for project in ["right", "high", "negative", "expired"] {
+        rows.extend(STATUSES.map(|status| backup().project_id(project).status(status).size(2).age(60)));
+        // Cinder counts a size of NULL as 0, and no row that is deleted.
+        rows.push(backup().project_id(project).size(None::<i64>));
+        rows.push(backup().project_id(project).size(50).gone());
+    }
+    rows.extend(usages("right", 1, (8, 0), (14, 0)));
+    rows.extend(usages("high", 2, (30, 7), (90, 0)));
+    rows.extend(usages("negative", 3, (-2, 0), (14, -5)));
+    rows.extend(usages("empty", 4, (3, 0), (0, 0)));
+    rows.extend(usages("expired", 5, (8, 3), (5, 40)));
+    // Two operations that never ended, and one that Cinder has ended.
+    rows.push(reservation("expired", 50, "backups", 1));
+    rows.push(reservation("expired", 51, "backup_gigabytes", 40));
+    rows.push(reservation("expired", 50, "backups", 2));
+    rows.push(reservation("expired", 50, "backups", -1));
+    rows.push(reservation("expired", 50, "backups", 5).deleted(true));
+    // Neither counts backups.
+    rows.push(quota_usage("volumes", 0).project_id("right"));
+    rows.push(quota_usage("snapshots", 0).project_id("right"));
+    database.insert(&rows);
+}
+
+#[test]
+fn quotas_become_what_cinders_own_sync_makes_them_and_undo_restores_them() {
+    for engine in engines() {
+        let origin = fresh(engine, Columns::Full);
+        projects(&origin);
+        let (theirs, ours) = (origin.copy(), origin.copy());
+        theirs.disconnect();
+        cinder::expire_reservations(&theirs.url());
+        assert_ne!(cinder::quota(&theirs.url(), "sync"), [] as [String; 0]);
+        let program = Program::on(ours.url());
+        assert_eq!(program.json(0, &["scan"])["notices"].as_array().unwrap().len(), 4, "{}", engine.name());
+        let before = ours.rows_of(&ALL);
+        assert_eq!(fix(&program, 0, &["--dry-run", "--older-than", "1h"])["summary"]["planned"], 4);
+        assert_eq!(changes(&before, &ours.rows_of(&ALL)), []);
+        let document = fix(&program, 0, &["--yes"]);
+        assert_eq!(document["summary"]["applied"], 4, "{document:#}");
+
+        let after = ours.rows_of(&ALL);
+        assert_eq!(differences(&theirs.rows_of(&ALL), &after), [], "{}", engine.name());
+        let is_ended = |cells: &&Cells| cells["deleted"].as_deref() == Some("1") && cells["deleted_at"].is_some();
+        assert_eq!(after.iter().filter(|(key, _)| key.0 == "reservations").map(|(_, cells)| cells).filter(is_ended).count(), 4);
+        assert_eq!(cinder::quota(&ours.url(), "check"), [] as [String; 0], "{}", engine.name());
+        assert_eq!(program.json(0, &["scan"])["notices"], serde_json::json!([]));
+        assert_eq!(fix(&program, 0, &["--yes"])["units"], serde_json::json!([]), "nothing is left to correct");
+        assert_eq!(program.json(0, &["history", "reconcile"])["units"][0]["state"], "kept");
+
+        // Since then the project has made backups: what they use stays counted.
+        ours.execute("UPDATE quota_usages SET in_use = in_use + 7 WHERE project_id = 'negative'");
+        program.expect(0, &["undo", &program.last_run(), "--yes"]);
+        ours.execute("UPDATE quota_usages SET in_use = in_use - 7 WHERE project_id = 'negative'");
+        assert_eq!(differences(&before, &ours.rows_of(&ALL)), [], "{}", engine.name());
+    }
+}
+
+#[test]
+fn open_reservations_and_duplicate_rows_are_refused_with_the_reason() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let program = Program::on(database.url());
+        let open = reservation("busy", 10, "backups", 1).set("expire", ago(-3600)).set("id", 77);
+        let rows: Vec<Row> = usages("busy", 1, (3, 1), (0, 0)).into_iter().chain([open]).collect();
+        database.insert(&rows);
+        let before = database.rows_of(&ALL);
+        let document = fix(&program, 6, &["--yes"]);
+        assert!(
+            reason(&document).contains("1 open reservation of backup quota") && reason(&document).contains("expired (20"),
+            "{document:#}"
+        );
+        assert_eq!(changes(&before, &database.rows_of(&ALL)), []);
+        let past = ago(60).sql(engine);
+        database.execute(&format!("UPDATE reservations SET expire = {past} WHERE id = 77"));
+        let document = fix(&program, 0, &["--yes", "--project", "busy"]);
+        assert_eq!(document["summary"]["applied"], 1, "{document:#}");
+
+        // Before it had a unique key, Cinder made two rows at times.
+        let null = None::<bool>;
+        database.insert(&usages("twice", 2, (1, 0), (0, 0)).map(|row| row.set("race_preventer", null)));
+        database.insert(&[usages("twice", 3, (1, 0), (0, 0))[0].clone().set("race_preventer", null)]);
+        let before = database.rows_of(&ALL);
+        let document = fix(&program, 6, &["--yes"]);
+        assert!(reason(&document).contains("several rows of it for backups"), "{document:#}");
+        assert!(program.json(0, &["scan"])["notices"].to_string().contains("several rows in quota_usages for backups"));
+        assert_eq!(changes(&before, &database.rows_of(&ALL)), []);
+    }
+}
+
+#[test]
+fn a_backup_that_is_made_or_deleted_after_the_count_stops_the_unit() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.insert(&usages("first", 1, (3, 0), (0, 0)));
+    database.insert(&usages("second", 2, (3, 0), (0, 0)));
+    // While the first unit is written, Cinder begins and ends an operation in the second project.
+    database.execute(
+        "CREATE TRIGGER cinder AFTER UPDATE ON quota_usages WHEN NEW.project_id = 'first' BEGIN \
+         INSERT INTO reservations (uuid, usage_id, project_id, resource, delta, deleted) VALUES ('r', 20, 'second', 'backups', -1, 1); END",
+    );
+    let program = Program::on(database.url());
+    let document = fix(&program, 4, &["--yes"]);
+    let units: Vec<_> = document["units"].as_array().unwrap().iter().map(|unit| unit["outcome"].as_str().unwrap()).collect();
+    assert_eq!(units, ["applied", "refused"], "{document:#}");
+    assert!(document["units"][1]["reason"].as_str().unwrap().contains("since its backups were counted"), "{document:#}");
+    assert_eq!(fix(&program, 0, &["--yes"])["summary"]["applied"], 1);
+}
+
+#[test]
+fn a_plan_is_applied_with_the_numbers_of_its_own_day() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.insert(&usages("p", 1, (5, 0), (9, 0)));
+        database.insert(&[backup().project_id("p").size(4)]);
+        let program = Program::on(database.url());
+        program.expect(0, &["plan", "--fix-quotas", "--out", "plan.json"]);
+        // Cinder makes a backup meanwhile.
+        database.insert(&[backup().project_id("p").size(3), reservation("p", 10, "backups", 1).deleted(true)]);
+        database.execute("UPDATE quota_usages SET in_use = in_use + CASE resource WHEN 'backups' THEN 1 ELSE 3 END");
+        let document = program.json(0, &["apply", "plan.json", "--yes"]);
+        assert_eq!(document["summary"]["applied"], 1, "{document:#}");
+        let of = |id: &str| database.cell("quota_usages", id, "in_use").unwrap();
+        assert_eq!((of("10").as_str(), of("11").as_str()), ("2", "7"), "{}", engine.name());
+        assert_eq!(cinder::quota(&database.url(), "check"), [] as [String; 0]);
+    }
+}
+
+#[test]
+fn a_project_whose_backups_the_same_run_deletes_waits_for_the_next_one() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.insert(&usages("p", 1, (5, 0), (9, 0)));
+    database.insert(&[backup().project_id("p").status("deleting").host(GONE).size(4)]);
+    let program = Program::on(database.url());
+    let deletes = ["--yes", "--to", "deleted", "--allow-unverified", "--assume-dead", "all"];
+    let document = fix(&program, 4, &deletes);
+    assert_eq!(document["summary"]["applied"], 1, "{document:#}");
+    assert!(reason(&document).contains("another unit"), "{document:#}");
+    assert_eq!(fix(&program, 0, &deletes)["summary"]["applied"], 1);
+    assert_eq!(cinder::quota(&database.url(), "check"), [] as [String; 0]);
+}
+
+/// Backups in all statuses, in chains with wrong counters, in three projects with wrong quotas.
+#[test]
+fn after_deletions_quotas_and_counters_neither_cinder_nor_a_scan_finds_anything() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let mut rows = usages("none", 4, (1, 4), (2, 0)).into_iter().chain([reservation("none", 40, "backups", 4)]).collect::<Vec<_>>();
+        for (number, project) in (1..).zip(["p1", "p2", "p3"]) {
+            for (size, status) in (1..).zip(STATUSES) {
+                let full = backup().project_id(project).size(size).num_dependent_backups(number - 1);
+                rows.push(backup().project_id(project).host(GONE).status(status).size(size).parent_id(full.get_id()));
+                rows.push(full);
+            }
+            rows.extend(usages(project, number, (7 * number, 4), (3 - number, 0)));
+        }
+        database.insert(&rows);
+        let program = Program::on(database.url());
+        let repair = |args: &[&str]| {
+            let usual = ["repair", "--yes", "--max-changes", "100", "--assume-dead", "all", "--allow-unverified"];
+            program.json(0, &[&usual as &[&str], args].concat())
+        };
+        let statuses = ["--status", "deleting", "--status", "error_deleting", "--status", "error"];
+        assert_eq!(repair(&[&["--to", "deleted"], &statuses as &[&str]].concat())["summary"]["applied"], 9);
+        assert_eq!(repair(&["--to", "available", "--status", "creating", "--status", "restoring"])["summary"]["applied"], 6);
+        // A backup without a status can only be given up, and then be deleted.
+        assert_eq!(repair(&[])["summary"]["applied"], 3);
+        assert_eq!(repair(&["--to", "deleted", "--status", "error", "--older-than", "0s"])["summary"]["applied"], 3);
+        assert_ne!(cinder::quota(&database.url(), "check"), [] as [String; 0]);
+        let document = repair(&["--fix-quotas", "--fix-counters"]);
+        assert!(document["summary"]["applied"].as_u64().unwrap() > 4, "{document:#}");
+        assert_eq!(cinder::quota(&database.url(), "check"), [] as [String; 0], "{}", engine.name());
+        let document = program.json(0, &["scan"]);
+        assert_eq!((&document["findings"], &document["notices"]), (&serde_json::json!([]), &serde_json::json!([])), "{}", engine.name());
+        assert_eq!(fix(&program, 0, &["--dry-run", "--fix-counters"])["units"], serde_json::json!([]));
+    }
+}
+
+#[test]
+fn the_privileges_of_quotas_sql_suffice_to_correct_quotas_and_to_undo_it() {
+    for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        let database = fresh(engine, Columns::Full);
+        projects(&database);
+        let before = database.dump();
+        let answer = Program::on(database.account(&grants(engine, "repair"))).run(&["repair", "--yes", "--fix-quotas"]);
+        // MySQL and MariaDB do not show a table that the account may not read.
+        let (code, says) = if engine == Engine::Postgresql { (12, "permission denied") } else { (14, "sql/grants/ has the statements") };
+        assert!(answer.code == Some(code) && answer.stderr.contains(says), "{} {:?} {}", engine.name(), answer.code, answer.stderr);
+        assert_eq!(database.dump(), before);
+        let program = Program::on(database.account(&(grants(engine, "repair") + &grants(engine, "quotas"))));
+        assert_eq!(fix(&program, 0, &["--yes"])["summary"]["applied"], 4);
+        assert_eq!(program.json(0, &["history", "reconcile"])["units"][0]["state"], "kept");
+        program.expect(0, &["undo", &program.last_run(), "--yes"]);
+    }
+}
+
+#[test]
+fn numbers_that_a_killed_run_may_have_written_prove_nothing() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.insert(&usages("p", 1, (5, 0), (9, 0)));
+        let program = Program::on(database.url());
+        fix(&program, 0, &["--yes"]);
+        forget_outcomes(&program);
+        let document = program.json(7, &["history", "reconcile"]);
+        assert!(document["units"][0]["detail"].to_string().contains("shows that this program wrote them"), "{document:#}");
+    }
+}
