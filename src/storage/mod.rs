@@ -66,6 +66,12 @@ pub trait ObjectStore: Send + Sync {
     /// A path, a URL or another text that identifies the container. It is the same before and after every call, and holds no secret.
     fn location(&self) -> &str;
 
+    /// Where other tools find the container: as [`ObjectStore::location`], but a URL that is known only after a login is known after the
+    /// first request.
+    fn address(&self) -> &str {
+        self.location()
+    }
+
     /// How many objects to read at the same time: about the number of cores for a disk, more for a remote server.
     fn concurrency(&self) -> usize;
 

@@ -190,6 +190,10 @@ impl<S: ObjectStore> ObjectStore for RetryingStore<S> {
         self.store.location()
     }
 
+    fn address(&self) -> &str {
+        self.store.address()
+    }
+
     fn concurrency(&self) -> usize {
         self.limits.concurrency(self.store.concurrency())
     }

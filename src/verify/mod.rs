@@ -14,6 +14,7 @@ pub mod orphans;
 pub(crate) mod partial;
 mod precheck;
 mod ranges;
+pub mod removal;
 mod run;
 mod stored_results;
 mod target;

@@ -1,5 +1,7 @@
 //! `check --orphans`: walks each storage once and compares it with the database, in both directions.
 
+mod commands;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -88,6 +90,8 @@ pub struct OrphanCheck<'a> {
     pub stream: Option<Box<dyn Write + 'a>>,
     /// Whether orphans are kept for a document.
     pub keeps: bool,
+    /// Where the commands are written that would remove orphans.
+    pub commands: Option<&'a mut dyn Write>,
 }
 
 pub struct OrphanReport {
@@ -106,15 +110,23 @@ impl OrphanCheck<'_> {
         let head = OrphanHead { program, database: database.info(), taken_at, settle_seconds, shard: self.shard };
         let (places, expected) = reading(observer, || database.read(places))?;
         let writer = self.stream.map(|out| StreamWriter::begin(out, &head, None)).transpose().map_err(unwritable)?;
-        let output = Output { writer, orphans: self.keeps.then(Spool::default), summary: OrphanSummary::default() };
+        let output =
+            Output { writer, orphans: (self.keeps || self.commands.is_some()).then(Spool::default), summary: OrphanSummary::default() };
         let cancelled = Arc::<AtomicBool>::default();
         let stores = Arc::new(Stores::new(self.storage, RetryPolicy::default(), Arc::clone(&cancelled)));
         let quiet = QuietSince::new(began, clock, settle);
         let (shard, deadline) = (self.shard, self.deadline);
+        let (familiar, unread, interrupted) = (BTreeSet::new(), Vec::new(), None);
         let mut walk =
-            Walk { database, observer, stores, cancelled, quiet, shard, deadline, expected, output, unread: Vec::new(), interrupted: None };
+            Walk { database, observer, stores, cancelled, quiet, shard, deadline, expected, output, familiar, unread, interrupted };
         let walked = self.resume.as_deref().map_or_else(|| Ok(BTreeMap::new()), |path| walk.resume(path, &head))?;
         walk.all(places, &walked)?;
+        if let Some(out) = self.commands
+            && let Some(orphans) = walk.output.orphans.take()
+        {
+            walk.write_commands(out, &orphans, &head)?;
+            walk.output.orphans = Some(orphans);
+        }
         walk.stores.warnings().into_iter().for_each(|warning| observer.event(WorkEvent::Warning(warning)));
         let Walk { output: Output { writer, orphans, summary }, unread, interrupted, .. } = walk;
         let end = OrphanEnd { interrupted: interrupted.map(str::to_owned), unread, summary: summary.counts() };
@@ -221,6 +233,8 @@ struct Walk<'a, 'o> {
     deadline: Option<Instant>,
     expected: Expected,
     output: Output<'o>,
+    /// The locations where objects of live backups were seen.
+    familiar: BTreeSet<(Driver, String)>,
     unread: Vec<String>,
     interrupted: Option<&'static str>,
 }
@@ -329,6 +343,7 @@ impl Walk<'_, '_> {
         let Portion { groups, unknown, example } = portion;
         let ids: BTreeSet<String> = groups.iter().map(|group| group.backup_id.clone()).collect();
         let rows = self.rows(&ids.into_iter().collect::<Vec<_>>())?;
+        let own_project = self.own_project(place, location);
         let mut seen = BTreeSet::new();
         for group in groups {
             let row = rows.get(&group.backup_id);
@@ -347,15 +362,18 @@ impl Walk<'_, '_> {
                 name: Some(prefix),
                 backup_id: Some(backup_id),
                 volume_id: Some(volume_id),
-                project_id: row.and_then(|row| row.project_id.clone()),
+                project_id: row.and_then(|row| row.project_id.clone()).or_else(|| own_project.clone()),
                 status: row.and_then(|row| row.status.clone()),
                 totals,
             })?;
         }
+        if !seen.is_empty() {
+            self.familiar.insert((place.driver, location.to_owned()));
+        }
         if unknown.objects > 0 {
             let (kind, container) = (OrphanKind::UnknownName.into(), place.container.clone());
             let (driver, location) = (place.driver, location.to_owned());
-            let [backup_id, volume_id, project_id, status] = [const { None }; 4];
+            let ([backup_id, volume_id, status], project_id) = ([const { None }; 3], own_project);
             let totals = unknown;
             self.output.add(Orphan {
                 kind,
@@ -371,6 +389,12 @@ impl Walk<'_, '_> {
             })?;
         }
         Ok(seen.into_iter().collect())
+    }
+
+    /// The project of a place, if containers of other projects are in other accounts.
+    fn own_project(&self, place: &Place, location: &str) -> Option<String> {
+        let of_all = self.stores.whole(place.driver, place.container.as_deref(), None);
+        place.project.clone().filter(|_| !of_all.is_ok_and(|store| store.location() == location))
     }
 
     /// Rows by their ids, also deleted ones.
@@ -468,6 +492,9 @@ impl Walk<'_, '_> {
                 Ok(Some(OrphanRecord::Position(Position { driver, location, after, seen }))) => {
                     last = stream.records();
                     seen.iter().for_each(|id| self.expected.mark(id));
+                    if !seen.is_empty() {
+                        self.familiar.insert((driver, location.clone()));
+                    }
                     walked.insert((driver, location), after);
                 }
                 Ok(Some(OrphanRecord::Orphan(_))) => {}

@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cinder;
 use crate::program::Program;
 use crate::real_backups::{BLOCK, Die, Done, GIB, Job, RealBackups, Store, VolumeData};
-use crate::servers;
+use crate::schemas::scratch;
+use crate::servers::storage::PASSWORD;
+use crate::servers::{self, run, swift};
 
 const MIB: u64 = 1 << 20;
 
@@ -230,7 +234,8 @@ fn checks_of_over_a_thousand_objects_agree_with_cinder() {
 
 /// The orphans that Cinder's own driver leaves: the row of a finished backup is lost, that of a killed one is lost, and a backup is marked as
 /// deleted without its objects. What Cinder itself deletes leaves nothing.
-fn orphans_agree_with_cinder(store: impl FnOnce(&RealBackups) -> Store) {
+/// The script of commands, run with this environment, removes what it names and nothing else.
+fn orphans_agree_with_cinder(store: impl FnOnce(&RealBackups) -> Store, tools: Option<&[(&str, String)]>) {
     let cinder = RealBackups::new();
     let store = store(&cinder);
     let mut data = VolumeData::zeros(cinder.volumes.join("data"), GIB, 1);
@@ -274,6 +279,7 @@ fn orphans_agree_with_cinder(store: impl FnOnce(&RealBackups) -> Store) {
             ((one["kind"].as_str().expect("a kind"), one["backup_id"].as_str().expect("an id")), one["objects"].as_u64().expect("a number"))
         })
         .collect();
+    let (kept, increment) = (id("kept"), id("increment"));
     let (gone, lost, killed, marked) = (id("gone"), id("lost"), id("killed"), id("marked"));
     let right = [
         ("no-row", gone.as_str(), 18),
@@ -284,6 +290,29 @@ fn orphans_agree_with_cinder(store: impl FnOnce(&RealBackups) -> Store) {
     ];
     assert_eq!(found, right.iter().map(|(kind, id, objects)| ((*kind, *id), *objects)).collect(), "{document:#}");
     assert_eq!(document["unread"], serde_json::json!([]));
+    let script = program.path("remove.sh").display().to_string();
+    program.expect(9, &[&args[..], &["--commands", &script]].concat());
+    if let Some(tools) = tools {
+        let mut shell = Command::new("sh");
+        shell.arg(&script).env_clear().env("PATH", "/usr/bin:/bin").envs(tools.iter().map(|(name, value)| (*name, value)));
+        let ended = shell.output().expect("a shell");
+        let text = fs::read_to_string(&script).expect("a script");
+        assert!(ended.status.success(), "{} {}\n{text}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        let document = program.json(9, &args);
+        let kinds: Vec<&Value> = document["orphans"].as_array().expect("orphans").iter().map(|one| &one["kind"]).collect();
+        assert_eq!(kinds, ["no-row", "no-row", "nothing-stored"], "{document:#}\n{text}");
+        // Without the comment sign, also the finished backups.
+        let swapped = ["aws", "swift", "rm"].iter().fold(text, |text, tool| {
+            text.replace(&format!("\n{tool} "), "\n# done: ").replace(&format!("\n# {tool} "), &format!("\n{tool} "))
+        });
+        fs::write(&script, swapped).expect("a script");
+        assert!(shell.output().expect("a shell").status.success());
+        assert_eq!(program.json(9, &args)["orphans"].as_array().map(Vec::len), Some(1));
+        let mut check = vec!["check", &kept, &increment];
+        check.extend(flags.iter().map(String::as_str));
+        program.expect(0, &check);
+        return;
+    }
     // All of it is too young.
     let young = program.json(9, &[&args[..3], &["1h"], &args[4..]].concat());
     assert_eq!(young["orphans"].as_array().map(Vec::len), Some(1), "{young:#}");
@@ -291,5 +320,39 @@ fn orphans_agree_with_cinder(store: impl FnOnce(&RealBackups) -> Store) {
 
 #[test]
 fn orphans_on_posix_agree_with_cinder() {
-    orphans_agree_with_cinder(|cinder| Store::posix(&cinder.path("store")));
+    orphans_agree_with_cinder(|cinder| Store::posix(&cinder.path("store")), Some(&[]));
+}
+
+#[test]
+fn orphans_on_swift_agree_with_cinder() {
+    let server = servers::swift();
+    let path = format!("{}:/usr/bin:/bin", cinder::program("swift").parent().expect("a folder").display());
+    let login = [("ST_AUTH", server.auth_url()), ("ST_USER", swift::USER.to_owned()), ("ST_KEY", PASSWORD.to_owned()), ("PATH", path)];
+    orphans_agree_with_cinder(|_| Store::swift(server, "orphans"), Some(&login));
+}
+
+#[test]
+fn orphans_on_s3_agree_with_cinder() {
+    let server = servers::swift();
+    // The client of Amazon is not installed, but the library that it uses is.
+    let folder = scratch("tools");
+    let aws = "import boto3, json, sys\n\
+        assert sys.argv[1:4] == ['s3api', 'delete-objects', '--endpoint-url'] and sys.argv[5] == '--bucket' and sys.argv[7] == '--delete'\n\
+        client = boto3.client('s3', endpoint_url=sys.argv[4], region_name='us-east-1')\n\
+        answer = client.delete_objects(Bucket=sys.argv[6], Delete=json.loads(sys.argv[8]))\n\
+        sys.exit(1 if answer.get('Errors') else 0)\n";
+    let tool = folder.join("aws");
+    fs::write(&tool, format!("#!{}\n{aws}", cinder::program("python").display())).expect("a new folder");
+    run(Command::new("chmod").arg("+x").arg(&tool));
+    let login = [
+        ("AWS_ACCESS_KEY_ID", swift::USER.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", PASSWORD.to_owned()),
+        ("PATH", format!("{}:/usr/bin:/bin", folder.display())),
+    ];
+    orphans_agree_with_cinder(|_| Store::s3(server, "orphans-s3"), Some(&login));
+}
+
+#[test]
+fn orphans_on_gcs_agree_with_cinder() {
+    orphans_agree_with_cinder(|_| Store::gcs(servers::gcs(), "orphans"), None);
 }

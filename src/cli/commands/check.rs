@@ -47,6 +47,10 @@ pub struct CheckCommandArgs {
     #[arg(long, conflicts_with_all = ["backups", "all", "from", "level", "sign_key", "out", "resume_max_age", "read_data_subset", "sample",
         "status", "host", "project", "volume", "limit", "older_than"])]
     pub orphans: bool,
+    /// Write the commands of the storage's own tools that would remove the orphans to this new file, a shell script to review: before each
+    /// what was looked at. It refuses to run when it is older than a day
+    #[arg(long, value_name = "FILE", requires = "orphans")]
+    pub commands: Option<PathBuf>,
     /// Check the backups in a file that scan wrote, on a host without access to the database: its findings (`--format json` or jsonl), or
     /// all backups of a catalog (`scan --all --format jsonl`)
     #[arg(long, value_name = "FILE", conflicts_with = "backups")]

@@ -130,6 +130,10 @@ impl<S: HttpStore> ObjectStore for S {
         self.container_location()
     }
 
+    fn address(&self) -> &str {
+        self.place()
+    }
+
     fn concurrency(&self) -> usize {
         self.http().network.concurrency
     }

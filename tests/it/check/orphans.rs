@@ -1,6 +1,9 @@
 //! `check --orphans` in a directory: each kind of orphan, what is never one, resuming, shards.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -196,4 +199,96 @@ fn a_storage_that_cannot_be_read_proves_nothing() {
     let document = site.program.json(4, &["check", "--orphans"]);
     assert_eq!(orphans(&document), []);
     assert_eq!(document["unread"].as_array().unwrap().len(), 2, "{document:#}");
+}
+
+/// Runs a script in a folder of its own.
+fn run_script(site: &Site, path: &str) -> (bool, String) {
+    let folder = site.program.path("ran");
+    fs::create_dir_all(&folder).unwrap();
+    let mut shell = Command::new("sh");
+    let ended = shell.arg(path).current_dir(&folder).env_clear().env("PATH", "/usr/bin:/bin").output().unwrap();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "the script wrote something");
+    (ended.status.success(), String::from_utf8(ended.stderr).unwrap())
+}
+
+/// The files below a folder with their content.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            found.insert(entry.path(), fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn the_commands_remove_exactly_what_they_were_written_for_and_hostile_names_run_nothing() {
+    let site = Site::new();
+    let live = site.available();
+    site.creating();
+    let half = site.store.place(&new_id(), None);
+    half.interrupt();
+    let finished = site.store.place(&new_id(), None);
+    let left = site.available();
+    delete_row(&site, &left, TWO_HOURS);
+    let note = left.dir.join("a note");
+    fs::write(&note, "x").unwrap();
+    age(&note, 7_200);
+    // A shell, or a person at a terminal, would be deceived by the names of these directories.
+    let mut hostile = Vec::new();
+    for name in ["$(touch pwned)", "`touch pwned`", "a'; touch pwned; '", "-rf", "two\nlines; touch pwned", "\u{1b}[2Jx", "\u{202e}y", "*"]
+    {
+        let dir = site.store.root.join(name);
+        fs::create_dir(&dir).unwrap();
+        let prefix = prefix_of(&new_id(), &new_id());
+        let path = dir.join(format!("{prefix}-00001"));
+        fs::write(&path, name).unwrap();
+        age(&path, 7_200);
+        hostile.push((path, !name.contains(|c: char| c.is_control() || c == '\u{202e}')));
+    }
+    let (script, before) = (site.path("remove.sh"), files(&site.store.root));
+    let shown = site.program.expect(0, &["check", "--orphans", "--commands", &script]);
+    assert!(shown.stdout.contains("| half "), "{}", shown.stdout);
+    assert_eq!(files(&site.store.root), before, "nothing is removed by the program itself");
+    let text = fs::read_to_string(&script).unwrap();
+    assert!(!text.contains(|c: char| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text}");
+    assert_eq!(text.matches("no command for").count(), 3, "{text}");
+    // Too old: nothing is run.
+    let made = text.split("date +%s) - ").nth(1).unwrap().split(')').next().unwrap();
+    let yesterday = made.parse::<i64>().unwrap() - 86_400 - 60;
+    let old = site.path("old.sh");
+    for other in [yesterday, yesterday + 2 * 86_400] {
+        fs::write(&old, text.replace(made, &other.to_string())).unwrap();
+        let (is_done, message) = run_script(&site, &old);
+        assert!(!is_done && message.starts_with("this list is older than a day, or the clock is wrong"), "{message}");
+    }
+    assert_eq!(files(&site.store.root), before);
+
+    let (is_done, message) = run_script(&site, &script);
+    assert!(is_done && message.is_empty(), "{message}\n{text}");
+    let gone = |placed: &Placed| before.keys().filter(|path| path.starts_with(&placed.dir) && **path != note).cloned().collect::<Vec<_>>();
+    let mut right = before.clone();
+    gone(&half).into_iter().chain(gone(&left)).for_each(|path| drop(right.remove(&path)));
+    hostile.iter().filter(|(_, is_named)| *is_named).for_each(|(path, _)| drop(right.remove(path)));
+    assert_eq!(files(&site.store.root), right, "{text}");
+    assert!(right.keys().any(|path| path.starts_with(&finished.dir)) && right.keys().any(|path| path.starts_with(&live.dir)));
+    // Again: nothing that is left has a command, apart from the comments.
+    let again = site.path("again.sh");
+    site.program.expect(0, &["check", "--orphans", "--commands", &again]);
+    assert!(!fs::read_to_string(&again).unwrap().contains("\nrm "), "{again}");
+    let exists = site.program.expect(2, &["check", "--orphans", "--commands", &again]);
+    assert!(exists.stderr.contains("exists already and is not overwritten"), "{}", exists.stderr);
+}
+
+#[test]
+fn a_storage_without_a_live_backup_gets_no_command() {
+    let site = Site::new();
+    delete_row(&site, &site.available(), TWO_HOURS);
+    let script = site.path("remove.sh");
+    site.program.expect(0, &["check", "--orphans", "--commands", &script]);
+    let text = fs::read_to_string(&script).unwrap();
+    assert!(text.contains("no command, because no live backup of this database has an object in") && !text.contains("\nrm "), "{text}");
 }

@@ -5,7 +5,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::CheckCommandArgs;
-use crate::cli::{Context, Exit, ProgressDisplay, Result, view};
+use crate::cli::new_files::NewFiles;
+use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::text::count;
 use crate::report::grid::Grid;
 use crate::spool::Spool;
@@ -34,8 +35,23 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let observer = ProgressDisplay::stoppable(ui)?;
     let stream = ui.is_stream().then(|| ui.stream());
     let (settle, resume) = (args.storage.settle, args.resume.clone());
-    let check = OrphanCheck { storage, settle, shard, resume, deadline, stream, keeps: ui.is_document() && !ui.is_stream() };
-    let OrphanReport { head, orphans, end } = check.run(&mut database, &observer)?;
+    let keeps = ui.is_document() && !ui.is_stream();
+    let check = OrphanCheck { storage, settle, shard, resume, deadline, stream, keeps, commands: None };
+    let mut files = NewFiles::create(args.commands.iter())?;
+    let OrphanReport { head, orphans, end } = if args.commands.is_some() {
+        let mut report = None;
+        files.fill(|file| {
+            report = Some(OrphanCheck { commands: Some(file), ..check }.run(&mut database, &observer));
+            Ok(())
+        })?;
+        report.transpose()?.ok_or_else(|| Error::new(Exit::Unexpected, "nothing was compared"))?
+    } else {
+        check.run(&mut database, &observer)?
+    };
+    // Without the rest, a list would be taken for all of it.
+    if end.interrupted.is_none() {
+        files.keep();
+    }
     if !ui.is_stream() {
         let (schema, schema_version) = ("cinder-backup-repair/orphans", 1);
         let document = OrphanDocument { schema, schema_version, head: &head, orphans: &orphans, end: &end };

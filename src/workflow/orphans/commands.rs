@@ -1,0 +1,182 @@
+//! The list of commands that would remove orphans: a shell script for a person to review. Nothing runs it here.
+//!
+//! Each orphan is looked at again, on the storage and in the database, just before its commands are written. The script refuses to run when
+//! it is older than a day.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::{PORTION, Result, Walk};
+use crate::domain::text::count;
+use crate::domain::time::stamp;
+use crate::domain::{Driver, StorageRow};
+use crate::report::safe;
+use crate::spool::Spool;
+use crate::storage::{ObjectStore, StorageError};
+use crate::verify::orphans::{ObjectGroup, ObjectTotals, Orphan, OrphanHead, OrphanKind, judge};
+use crate::verify::removal::{NAMES_OF_COMMAND, Removal};
+use crate::workflow::Error;
+
+/// How long the script may be run, in seconds.
+const LONGEST: i64 = 86_400;
+
+/// What is on the storage now of an orphan.
+#[derive(Default)]
+struct Present {
+    names: Spool<String>,
+    totals: ObjectTotals,
+    is_finished: bool,
+    address: String,
+}
+
+/// A comment of one line. No character of the text can end the line.
+fn comment(out: &mut dyn Write, text: &str) -> Result<()> {
+    writeln!(out, "{}", format!("# {}", safe::terminal(text)).trim_end()).map_err(unwritable)
+}
+
+fn unwritable(error: std::io::Error) -> Error {
+    Error::Write("the commands".to_owned(), error)
+}
+
+fn write_header(out: &mut dyn Write, head: &OrphanHead, now: Timestamp) -> Result<()> {
+    writeln!(out, "#!/bin/sh").map_err(unwritable)?;
+    for line in [
+        format!("Commands that remove what no live backup needs, written by {} at {}.", head.program, stamp(now)),
+        format!("Database: {}", head.database),
+        "Nothing was removed yet. Read each command and what was looked at before it, then run: sh THIS-FILE".to_owned(),
+        "The commands of finished backups are comments: import these backups with `cinder backup-import`, or make sure that nobody"
+            .to_owned(),
+        "needs them, above all no other cloud that uses this storage, and remove the comment sign.".to_owned(),
+        "The commands need the environment of their tools, with an account that may remove objects.".to_owned(),
+    ] {
+        comment(out, &line)?;
+    }
+    let made = now.as_second();
+    write!(
+        out,
+        "age=$(($(date +%s) - {made})) || exit 1\nif [ \"$age\" -lt 0 ] || [ \"$age\" -gt {LONGEST} ]; then\n    \
+         echo 'this list is older than a day, or the clock is wrong: run check --orphans again' >&2\n    exit 1\nfi\n"
+    )
+    .map_err(unwritable)
+}
+
+/// What was looked at, in one line.
+fn looked_at(number: usize, kind: OrphanKind, orphan: &Orphan, present: &Present, row: Option<&StorageRow>) -> String {
+    let row = match row {
+        Some(row) => {
+            let when = row.deleted_at.as_deref().unwrap_or("an unknown time");
+            format!("the row of project {} is deleted since {when}", row.project_id.as_deref().unwrap_or("unknown"))
+        }
+        None => "the database has no row of it".to_owned(),
+    };
+    let time = |time: Option<Timestamp>| time.map_or_else(|| "an unknown time".to_owned(), stamp);
+    let ObjectTotals { objects, bytes, oldest_at, newest_at, .. } = present.totals;
+    format!(
+        "{number}. {}: backup {} of volume {}: {row}; {} with {bytes} bytes, from {} to {}",
+        kind_name(kind),
+        orphan.backup_id.as_deref().unwrap_or_default(),
+        orphan.volume_id.as_deref().unwrap_or_default(),
+        count(objects, "object"),
+        time(oldest_at),
+        time(newest_at),
+    )
+}
+
+fn kind_name(kind: OrphanKind) -> &'static str {
+    use crate::domain::CodeSet;
+    kind.as_str()
+}
+
+impl Walk<'_, '_> {
+    /// Writes the script.
+    pub(super) fn write_commands(&mut self, out: &mut dyn Write, orphans: &Spool<Orphan>, head: &OrphanHead) -> Result<()> {
+        write_header(out, head, Timestamp::now())?;
+        let mut place = 0;
+        while place < orphans.len() && !self.is_stopped() {
+            let portion = orphans.read(place..place + PORTION)?;
+            for (orphan, number) in portion.into_iter().zip(place + 1..) {
+                let has_command = matches!(orphan.kind.known(), Some(OrphanKind::Half | OrphanKind::NoRow | OrphanKind::RowDeleted));
+                if has_command && !self.is_stopped() {
+                    writeln!(out).map_err(unwritable)?;
+                    self.write_one(out, number, &orphan)?;
+                }
+            }
+            place += PORTION;
+        }
+        Ok(())
+    }
+
+    fn write_one(&mut self, out: &mut dyn Write, number: usize, orphan: &Orphan) -> Result<()> {
+        let name = orphan.name.as_deref().unwrap_or_default();
+        if !self.familiar.contains(&(orphan.driver, orphan.location.clone())) {
+            let text =
+                format!("{number}. {name}: no command, because no live backup of this database has an object in {}", orphan.location);
+            return comment(out, &text);
+        }
+        let present = match self.present(orphan) {
+            Ok(present) => present,
+            Err(error) => return comment(out, &format!("{number}. {name}: no command, because it was not listed again: {}", error.text)),
+        };
+        // After the listing, as in the walk.
+        let rows = self.rows(orphan.backup_id.as_slice())?;
+        let row = orphan.backup_id.as_ref().and_then(|id| rows.get(id));
+        let Some(kind) = judge(&present.totals, present.is_finished, row, self.quiet) else {
+            return comment(out, &format!("{number}. {name}: no command, because it has changed since it was found"));
+        };
+        comment(out, &looked_at(number, kind, orphan, &present, row))?;
+        let container = orphan.container.clone().filter(|_| !orphan.driver.is_directory()).unwrap_or_default();
+        let removal = Removal { driver: orphan.driver, address: present.address, container };
+        if let Some(caution) = removal.caution() {
+            comment(out, caution)?;
+        }
+        let sign = if kind == OrphanKind::NoRow { "# " } else { "" };
+        let mut at = 0;
+        while at < present.names.len() {
+            let names = present.names.read(at..at + NAMES_OF_COMMAND)?;
+            at += NAMES_OF_COMMAND;
+            let (names, unsafe_names): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| removal.may_name(name));
+            for name in unsafe_names {
+                comment(out, &format!("no command for {name:?}: a shell or the tool could read it in another way"))?;
+            }
+            match removal.command(&names) {
+                Some(command) => writeln!(out, "{sign}{command}").map_err(unwritable)?,
+                None if names.is_empty() => {}
+                None => comment(out, &format!("no command: the address {} is not that of its container", removal.address))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the objects of an orphan again.
+    fn present(&self, orphan: &Orphan) -> std::result::Result<Present, StorageError> {
+        let is_directory = orphan.driver.is_directory();
+        let store = self.stores.whole(orphan.driver, orphan.container.as_deref(), orphan.project_id.as_deref())?;
+        let name = orphan.name.clone().unwrap_or_default();
+        let folder = orphan.container.clone().filter(|_| is_directory);
+        let prefix = folder.as_ref().map_or_else(|| name.clone(), |folder| format!("{folder}/{name}"));
+        let (mut present, mut full) = (Present::default(), Ok(()));
+        store.list(&prefix, &mut |object| {
+            let group = ObjectGroup::of(&object, is_directory).filter(|group| group.folder == folder && group.prefix == name);
+            let Some(group) = group else { return ControlFlow::Continue(()) };
+            present.totals.add(&group.totals);
+            present.is_finished |= group.is_finished;
+            full = present.names.push(&object.name);
+            if full.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        full.map_err(|error| StorageError::protocol(error.to_string()))?;
+        present.address = address(store.as_ref(), orphan.driver);
+        Ok(present)
+    }
+}
+
+/// The address of a store for another tool. That of a directory does not depend on where the script is run.
+fn address(store: &dyn ObjectStore, driver: Driver) -> String {
+    let address = store.address();
+    if !driver.is_directory() {
+        return address.to_owned();
+    }
+    std::path::absolute(Path::new(address)).map_or_else(|_| address.to_owned(), |path| path.display().to_string())
+}
