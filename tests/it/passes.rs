@@ -155,5 +155,5 @@ fn sqlite_reads_rows_of_a_list_of_ids_by_the_primary_key() {
         assert!(plan.ends_with("(id=?)") || plan.ends_with("(rowid=?)"), "{name}: {plan}");
         read += 1;
     }
-    assert_eq!(read, 16);
+    assert_eq!(read, 17);
 }

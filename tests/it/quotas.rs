@@ -11,7 +11,7 @@ use crate::guards::grants;
 use crate::history::forget_outcomes;
 use crate::population::GONE;
 use crate::program::Program;
-use crate::rows::{Row, ago, backup, quota_usage, reservation};
+use crate::rows::{Cell, Row, ago, backup, quota_usage, reservation};
 use crate::schemas::{Columns, engines, fresh};
 
 const STATUSES: [Option<&str>; 7] =
@@ -134,20 +134,32 @@ fn open_reservations_and_duplicate_rows_are_refused_with_the_reason() {
 
 #[test]
 fn a_backup_that_is_made_or_deleted_after_the_count_stops_the_unit() {
-    let database = fresh(Engine::Sqlite, Columns::Full);
-    database.insert(&usages("first", 1, (3, 0), (0, 0)));
-    database.insert(&usages("second", 2, (3, 0), (0, 0)));
-    // While the first unit is written, Cinder begins and ends an operation in the second project.
-    database.execute(
-        "CREATE TRIGGER cinder AFTER UPDATE ON quota_usages WHEN NEW.project_id = 'first' BEGIN \
-         INSERT INTO reservations (uuid, usage_id, project_id, resource, delta, deleted) VALUES ('r', 20, 'second', 'backups', -1, 1); END",
-    );
-    let program = Program::on(database.url());
-    let document = fix(&program, 4, &["--yes"]);
-    let units: Vec<_> = document["units"].as_array().unwrap().iter().map(|unit| unit["outcome"].as_str().unwrap()).collect();
-    assert_eq!(units, ["applied", "refused"], "{document:#}");
-    assert!(document["units"][1]["reason"].as_str().unwrap().contains("since its backups were counted"), "{document:#}");
-    assert_eq!(fix(&program, 0, &["--yes"])["summary"]["applied"], 1);
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.insert(&usages("first", 1, (3, 0), (0, 0)));
+        database.insert(&usages("second", 2, (3, 0), (0, 0)));
+        // While the first unit is written, Cinder begins and ends an operation in the second project.
+        let ended = Cell::Boolean(true).sql(engine);
+        let operation = |from: &str| {
+            format!(
+                "INSERT INTO reservations (uuid, usage_id, project_id, resource, delta, deleted) \
+                 SELECT 'r', 20, 'second', 'backups', -1, {ended} {from} WHERE NEW.project_id = 'first'"
+            )
+        };
+        database.execute(&match engine {
+            Engine::Sqlite => format!("CREATE TRIGGER cinder AFTER UPDATE ON quota_usages BEGIN {}; END", operation("")),
+            Engine::Mysql | Engine::Mariadb => {
+                format!("CREATE TRIGGER cinder AFTER UPDATE ON quota_usages FOR EACH ROW {}", operation("FROM DUAL"))
+            }
+            Engine::Postgresql => format!("CREATE RULE cinder AS ON UPDATE TO quota_usages DO ALSO {}", operation("")),
+        });
+        let program = Program::on(database.url());
+        let document = fix(&program, 4, &["--yes", "--sessions", "1"]);
+        let units: Vec<_> = document["units"].as_array().unwrap().iter().map(|unit| unit["outcome"].as_str().unwrap()).collect();
+        assert_eq!(units, ["applied", "refused"], "{} {document:#}", engine.name());
+        assert!(document["units"][1]["reason"].as_str().unwrap().contains("since its backups were counted"), "{document:#}");
+        assert_eq!(fix(&program, 0, &["--yes"])["summary"]["applied"], 1);
+    }
 }
 
 #[test]
