@@ -77,6 +77,13 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
         let message = format!("{problem} in {identity}; check the database name, and that this account may read the table");
         DbError::new(DbErrorKind::Schema, message)
     })?;
+    if let Some((table, column)) = unknown_backup_column(&found) {
+        let message = format!(
+            "the column {table}.{column} is unknown: this Cinder may mark {table} that are backed up in it, and no longer in {table}.status; \
+             use a newer version of this program"
+        );
+        return Err(DbError::new(DbErrorKind::Schema, message));
+    }
     let mut revision = None;
     // An upgraded database can have both tables; if alembic_version has a row, it is the newer one.
     for (table, statement) in [("alembic_version", &REVISION_ALEMBIC), ("migrate_version", &REVISION_MIGRATE)] {
@@ -94,6 +101,12 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
         has_report_count: found.get("services").is_some_and(|columns| columns.contains("report_count")),
         release: release(revision.as_ref(), columns),
     })
+}
+
+/// A column about backups in a table where no release up to 2026.2 has one.
+fn unknown_backup_column(found: &HashMap<String, BTreeSet<String>>) -> Option<(&'static str, &str)> {
+    let tables = ["volumes", "snapshots"].into_iter();
+    tables.filter_map(|table| Some((table, found.get(table)?.iter().find(|column| column.contains("backup"))?.as_str()))).next()
 }
 
 fn first_cell(session: &mut dyn Session, statement: &Statement) -> Result<Option<Value>, DbError> {

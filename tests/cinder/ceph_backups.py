@@ -12,7 +12,8 @@ Jobs (`do`):
   write     volume, at, length, seed: random bytes at an offset
   discard   volume, at, length: punches a hole in a volume in the cluster
   snapshot  id, volume
-  backup    id, volume, parent, snapshot, kill: one of KILLS, or none. Returns "killed" or "done"
+  backup    id, volume, parent, snapshot, keep: how many snapshots stay on the volume, 0 for all, kill: one of KILLS, or none.
+            Returns "killed" or "done"
   restore   backup, volume: into a volume in the cluster
   digest    volume, at: SHA-256 of a volume, or of a snapshot of it
   delete    backup: its data, as the driver deletes it
@@ -147,7 +148,8 @@ class Jobs:
             _detach_device=lambda *_, **__: handle.close(),
         )
 
-    def backup(self, id, volume, parent, snapshot, kill):
+    def backup(self, id, volume, parent, snapshot, keep, kill):
+        self.driver.CONF.set_override('backup_ceph_max_snapshots', keep)
         # The row as the API and the manager leave it before the data is written.
         self.insert(
             'backup', id, volume_id=volume, size=1, status='creating', host='ctl1', parent_id=parent,

@@ -107,6 +107,8 @@ impl Jobs {
 struct Source<'a> {
     parent: Option<&'a str>,
     snapshot: Option<&'a str>,
+    /// How many snapshots stay on the volume (`backup_ceph_max_snapshots`); 0 for all.
+    keep: u64,
 }
 
 impl Lab {
@@ -139,8 +141,11 @@ impl Lab {
     }
 
     fn try_backup(&mut self, id: &str, volume: &str, source: &Source<'_>, kill: Option<&str>) -> Result<Value, String> {
-        let Source { parent, snapshot } = source;
-        self.jobs.try_run(&json!({"do": "backup", "id": id, "volume": volume, "parent": parent, "snapshot": snapshot, "kill": kill}))
+        let Source { parent, snapshot, keep } = source;
+        let job = json!({
+            "do": "backup", "id": id, "volume": volume, "parent": parent, "snapshot": snapshot, "keep": keep, "kill": kill
+        });
+        self.jobs.try_run(&job)
     }
 
     fn row(&self, id: &str) -> Backup {
@@ -547,6 +552,35 @@ fn checks_of_backups_of_snapshots_give_the_right_verdicts() {
     let found = lab.check(&first);
     assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Incomplete, vec!["image-missing"]), "{found:?}");
     assert_eq!(lab.check(&second).verdict, CheckVerdict::Missing);
+}
+
+#[test]
+fn snapshots_that_the_driver_removed_from_the_volume_are_no_damage() {
+    let lab = &mut *lab();
+    let volume = lab.new_volume(true);
+    lab.write(&volume, 0, 8 * MIB);
+    let first = lab.made(&volume, &Source::default());
+    lab.write(&volume, 4 * MIB, 8 * MIB);
+    let second = lab.made(&volume, &Source { parent: Some(&first), ..Source::default() });
+    lab.write(&volume, 10 * MIB, 8 * MIB);
+    let third = lab.made(&volume, &Source { parent: Some(&second), keep: 1, ..Source::default() });
+    let image = format!("volume-{volume}");
+    assert_eq!([&first, &second, &third].map(|id| lab.end_of(VOLUMES, &image, id).is_some()), [false, false, true]);
+
+    for id in [&first, &second, &third] {
+        let found = lab.check(id);
+        assert_eq!((found.verdict, codes(&found.problems)), (CheckVerdict::Intact, vec![]), "{found:?}");
+    }
+    // The first needs no comparison, and the last has its snapshot. The second cannot be compared any more, and the check says so.
+    let found = lab.compare(&first, Level::Deep);
+    assert_eq!((found.verdict, found.level_reached), (CheckVerdict::Intact, DEEP), "{found:?}");
+    let found = lab.compare(&third, Level::Restore);
+    assert_eq!((found.verdict, found.level_reached), (CheckVerdict::Intact, Some(Level::Restore)), "{found:?}");
+    let found = lab.compare(&second, Level::Deep);
+    let expected = (CheckVerdict::Unverifiable, QUICK, vec![UNREACHED]);
+    assert_eq!((found.verdict, found.level_reached, codes(&found.problems)), expected, "{found:?}");
+    assert!(found.problems[0].text.contains("backup_ceph_max_snapshots"), "{found:?}");
+    assert_eq!(lab.restored(&third), lab.digest(&volume, None));
 }
 
 #[test]

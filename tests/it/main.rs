@@ -11,6 +11,7 @@ mod check;
 mod check_real;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod cinder;
+mod cinder_facts;
 mod cli;
 mod codes;
 mod connections;

@@ -207,7 +207,7 @@ impl VolumeImage<'_> {
     fn has(&self, snapshot: &str, copied: Option<Timestamp>) -> Result<(), String> {
         let about = self.about(snapshot);
         match self.snapshots.iter().find(|have| have.name == snapshot) {
-            None => Err(format!("{about} no longer exists")),
+            None => Err(format!("{about} no longer exists (backup_ceph_max_snapshots removes the oldest ones)")),
             Some(have) if is_newer(have.created, copied) == Some(true) => Err(format!("{about} was made after the backup")),
             Some(_) => Ok(()),
         }
