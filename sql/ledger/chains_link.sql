@@ -1,16 +1,12 @@
--- chains_link: finds the oldest known ancestor of each backup that was added. UNION ends at a circle of parents.
+-- chains_link: gives each backup that was added the chain of its parent, from the oldest backups on.
 WITH RECURSIVE
-     ancestors (number, at, parent_id) AS (
-         SELECT number, number, parent_id FROM backups WHERE chain = 0
-          UNION
-         SELECT ancestors.number, parent.number, parent.parent_id
-           FROM ancestors JOIN backups AS parent ON parent.id = ancestors.parent_id
-     ),
-     roots (number, root) AS MATERIALIZED (
-         SELECT ancestors.number, min(at) FROM ancestors
-          WHERE NOT EXISTS (SELECT 1 FROM backups AS parent WHERE parent.id = ancestors.parent_id)
-          GROUP BY ancestors.number
+     linked (number, chain) AS (
+         SELECT unlinked.number, parent.chain
+           FROM unlinked JOIN backups AS parent ON parent.number = unlinked.parent
+          WHERE parent.chain <> 0
+          UNION ALL
+         SELECT unlinked.number, linked.chain FROM linked JOIN unlinked ON unlinked.parent = linked.number
      )
-UPDATE backups SET chain = roots.root
-  FROM roots
- WHERE roots.number = backups.number;
+UPDATE backups SET chain = linked.chain
+  FROM linked
+ WHERE linked.number = backups.number;

@@ -1,7 +1,10 @@
--- live_create: a temporary table for the live backups of one pass over the Cinder database, and whether the run selects them.
+-- live_create: temporary tables for one pass over the live backups, with whether the run selects each: the numbers of those that the ledger
+-- knows as they are, and the ids of the others in the order in which they were read.
 CREATE TEMP TABLE live (
-    id          TEXT PRIMARY KEY,
-    parent_id   TEXT,
-    status      TEXT,
+    number      INTEGER PRIMARY KEY,
     wanted      INTEGER NOT NULL
-) WITHOUT ROWID;
+);
+CREATE TEMP TABLE unread (
+    id          TEXT NOT NULL,
+    wanted      INTEGER NOT NULL
+);

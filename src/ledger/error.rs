@@ -42,6 +42,11 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether [`Ledger::interrupt`](super::Ledger::interrupt) ended a statement.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
+    }
+
     /// The same, with the path of the ledger if the file is damaged.
     #[must_use]
     pub fn of(self, path: &Path) -> Self {

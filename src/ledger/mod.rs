@@ -36,6 +36,9 @@ pub struct Ledger {
     connection: Connection,
 }
 
+/// After this number of steps of SQLite's machine a statement asks whether it is over: some tens of rows.
+const STEPS: std::ffi::c_int = 1_000;
+
 type Result<T> = std::result::Result<T, LedgerError>;
 
 impl Ledger {
@@ -46,6 +49,10 @@ impl Ledger {
 
     /// Runs `act` in a transaction that writes.
     fn transaction<T>(&self, act: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        // An error may have left a transaction on temporary tables open.
+        if !self.connection.is_autocommit() {
+            self.batch(statements::ROLLBACK)?;
+        }
         self.batch(statements::BEGIN)?;
         match act(&self.connection).and_then(|done| self.batch(statements::COMMIT).map(|()| done)) {
             Ok(done) => Ok(done),
@@ -55,6 +62,12 @@ impl Ledger {
                 Err(error)
             }
         }
+    }
+
+    /// Lets statements fail from now on once `is_over` says so, with an error that [`LedgerError::is_interrupted`] recognizes; `None` ends
+    /// that. What a statement or a transaction that fails would have written is not kept.
+    pub fn interrupt(&mut self, is_over: Option<impl FnMut() -> bool + Send + 'static>) -> Result<()> {
+        Ok(self.connection.progress_handler(STEPS, is_over)?)
     }
 
     fn batch(&self, statement: &str) -> Result<()> {

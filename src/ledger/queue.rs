@@ -48,7 +48,6 @@ impl Ledger {
         drop(rows);
         self.batch(statements::COMMIT)?;
         self.batch(statements::QUEUE_CREATE)?;
-        self.batch(statements::QUEUE_INDEX)?;
         if let Some(limit) = limit.and_then(|limit| i64::try_from(limit).ok()) {
             self.connection.execute(statements::QUEUE_LIMIT, [limit])?;
         }

@@ -73,28 +73,39 @@ impl Site {
     }
 }
 
-fn take_over(ledger: &Ledger, live: &BTreeMap<String, Made>, now: i64) {
-    let pass = ledger.live_pass().unwrap();
+fn rows(live: &BTreeMap<String, Made>, ids: Vec<String>) -> Vec<LiveRow> {
+    let row = |id: String| LiveRow {
+        parent_id: live[&id].parent.clone(),
+        created_at: live[&id].created_at,
+        status: Some("available".into()),
+        project: Some("p".into()),
+        backend: Some(("posix".into(), String::new())),
+        bytes: 1 << 30,
+        id,
+    };
+    ids.into_iter().map(row).collect()
+}
+
+fn try_take_over(ledger: &Ledger, live: &BTreeMap<String, Made>, now: i64) -> Result<()> {
+    let pass = ledger.live_pass()?;
     for (id, made) in live {
         let (id, parent_id) = (id.clone(), made.parent.clone());
-        pass.add(&Backup { id, parent_id, status: Some("available".into()), ..Backup::default() }, true).unwrap();
+        pass.add(&Backup { id, parent_id, status: Some("available".into()), ..Backup::default() }, true)?;
     }
-    pass.seen_all().unwrap();
-    let unknown = pass.unknown("", usize::MAX).unwrap();
-    let rows: Vec<LiveRow> = unknown
-        .into_iter()
-        .map(|id| LiveRow {
-            parent_id: live[&id].parent.clone(),
-            created_at: live[&id].created_at,
-            status: Some("available".into()),
-            project: Some("p".into()),
-            backend: Some(("posix".into(), String::new())),
-            bytes: 1 << 30,
-            id,
-        })
-        .collect();
-    pass.put(&rows).unwrap();
-    pass.end(now).unwrap();
+    pass.seen_all()?;
+    let mut after = 0;
+    loop {
+        let (place, ids) = pass.unknown(after, 50)?;
+        if ids.is_empty() {
+            return pass.end(now);
+        }
+        pass.put(&rows(live, ids))?;
+        after = place;
+    }
+}
+
+fn take_over(ledger: &Ledger, live: &BTreeMap<String, Made>, now: i64) {
+    try_take_over(ledger, live, now).unwrap();
 }
 
 const RULES: Rules = Rules { level: Level::Deep, max_age: 30 * DAY, failed_only: false, now: START };
@@ -338,6 +349,44 @@ proptest! {
     }
 }
 
+/// The clock of each run says sooner or later that the time is over.
+#[test]
+fn a_run_that_is_interrupted_at_any_step_keeps_rows_and_the_next_one_adds_the_others() {
+    let name = |number: usize| format!("b{:03}", number * 7 % 300);
+    let parent = |number: usize| (!number.is_multiple_of(3)).then(|| name(number - 1));
+    let live: BTreeMap<String, Made> =
+        (0..300).map(|number| (name(number), Made { parent: parent(number), created_at: START, damaged: false })).collect();
+    let site = Site::new();
+    let mut kept = Vec::new();
+    let length = (1..).find_map(|questions| {
+        let (_lock, mut ledger) = site.open(START);
+        let mut asked = 0;
+        let clock = move || {
+            asked += 1;
+            asked > questions
+        };
+        ledger.interrupt(Some(clock)).unwrap();
+        let queue = try_take_over(&ledger, &live, START).and_then(|()| ledger.queue(&RULES, None));
+        ledger.interrupt(None::<fn() -> bool>).unwrap();
+        ledger.release(START).unwrap();
+        let number = |statement: &str| ledger.connection.query_row(statement, [], |row| unsigned(row, 0)).unwrap();
+        kept.push(number("SELECT count(*) FROM backups"));
+        match queue {
+            Ok(queue) => {
+                assert_eq!(number("SELECT count(*) FROM backups WHERE chain = 0"), 0);
+                assert_eq!(number("SELECT count(DISTINCT chain) FROM backups"), 100);
+                Some(queue.length)
+            }
+            Err(error) => {
+                assert!(error.is_interrupted(), "{error}");
+                None
+            }
+        }
+    });
+    assert_eq!(length, Some(300));
+    assert!(kept.is_sorted() && kept.iter().any(|kept| (1..300).contains(kept)), "{kept:?}");
+}
+
 #[test]
 fn a_result_says_whether_the_backup_or_the_storage_is_at_fault() {
     let deep = |verdict| result("b", Level::Deep, verdict);
@@ -405,6 +454,10 @@ fn what_gives_no_answer_goes_behind_and_keeps_its_verification() {
     let (_, ledger) = (drop(_lock), site.open(START).1);
     take_over(&ledger, &BTreeMap::new(), START + DAY);
     assert_eq!(ledger.coverage(0, Level::Deep).unwrap(), []);
+    drop(ledger);
+    let ledger = site.open(START).1;
+    take_over(&ledger, &BTreeMap::from([("b".to_owned(), Made { parent: None, created_at: START, damaged: false })]), START + 2 * DAY);
+    assert_eq!(ledger.coverage(START - DAY, Level::Deep).unwrap().remove(0).intact, [1, 1, 0]);
 }
 
 #[test]

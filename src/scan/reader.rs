@@ -361,8 +361,19 @@ impl Reader<'_> {
     /// Reads every live backup, one at a time, with the counted columns only: id, status, host, volume, name, project, size, parent,
     /// temporary volume and snapshot, and its own count of dependents.
     pub fn live_backups(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {
+        self.live_backups_until(&mut |backup| {
+            each(backup);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// As [`Self::live_backups`], until `each` breaks.
+    pub fn live_backups_until(&mut self, each: &mut dyn FnMut(Backup) -> ControlFlow<()>) -> Result<(), DbError> {
         let statement = if self.schema.columns == ColumnSet::Juno { &sql::BACKUPS_LIVE_JUNO } else { &sql::BACKUPS_LIVE_LIBERTY };
-        self.each(statement, &[], &mut |row| each(counted(row)))
+        self.session.query(statement, &[], &mut |row| {
+            ROWS_READ.fetch_add(1, Ordering::Relaxed);
+            each(counted(row))
+        })
     }
 
     /// Whether the database finds a row by its id in another spelling.

@@ -1,9 +1,11 @@
 //! `scrub run`: verifies restore points, those that were verified longest ago first, and records each result in a ledger.
 //!
-//! The database is read in one pass, which updates the ledger with the live backups. The due backups are then checked in portions, so that
-//! neither targets nor results of more than one portion are in memory.
+//! The database is read in one pass, which updates the ledger with the live backups; only rows that are new or have changed are read a second
+//! time, by their ids. The due backups are then checked in portions, so that neither targets nor results of more than one portion are in
+//! memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -69,6 +71,8 @@ pub struct ScrubReport {
     pub failures: Vec<Failure>,
     /// Due backups that it did not reach.
     pub left: u64,
+    /// How many rows it read into the ledger, if it was stopped before it knew which backups are due.
+    pub stopped_early: Option<usize>,
     /// The signal, option or command that stopped it.
     pub stopped_by: Option<&'static str>,
 }
@@ -93,7 +97,13 @@ impl Scrub<'_> {
         // A killed run has left its claims.
         ledger.release(seconds_now())?;
         let run = ledger.begin_run(self.request.level, seconds_now())?;
-        let done = self.work(run, &mut ledger, database, observer);
+        let mut rows_put = 0;
+        let mut done = self.work(run, (&mut ledger, &mut rows_put), database, observer);
+        ledger.interrupt(None::<fn() -> bool>)?;
+        let stopped_early = matches!(&done, Err(Error::Ledger(error)) if error.is_interrupted()).then_some(rows_put);
+        if stopped_early.is_some() {
+            done = Ok((Some(super::MAX_RUNTIME), 0));
+        }
         let stopped_by = match &done {
             Ok((stopped_by, _)) => *stopped_by,
             Err(_) => Some(STOPPED_BY_ERROR),
@@ -103,20 +113,22 @@ impl Scrub<'_> {
         let (stopped_by, left) = done?;
         let (run, failures) = (ended?, ledger.failures(Some(run), LISTED)?);
         ledger.close();
-        Ok(Scrubbed::Done(Box::new(ScrubReport { run, failures, left, stopped_by })))
+        Ok(Scrubbed::Done(Box::new(ScrubReport { run, failures, left, stopped_early, stopped_by })))
     }
 
-    /// Returns what stopped it, and how many due backups it left.
+    /// Returns what stopped it, and how many due backups it left. Counts the rows that it reads into the ledger.
     fn work(
         &mut self,
         run: i64,
-        ledger: &mut Ledger,
+        (ledger, rows_put): (&mut Ledger, &mut usize),
         database: &mut Database,
         observer: &dyn Observer,
     ) -> Result<(Option<&'static str>, u64)> {
-        reading(observer, || self.take_over(ledger, database, observer))?;
+        ledger.interrupt(self.deadline.map(|deadline| move || Instant::now() >= deadline))?;
+        reading(observer, || self.take_over(ledger, rows_put, database, observer))?;
         let rules = Rules { level: self.request.level, max_age: self.max_age, failed_only: self.failed_only, now: seconds_now() };
         let mut queue = ledger.queue(&rules, self.selection.limit)?;
+        ledger.interrupt(None::<fn() -> bool>)?;
         ledger.note_due(run, queue.length)?;
         if queue.length == 0 {
             return Ok((None, 0));
@@ -170,8 +182,8 @@ impl Scrub<'_> {
         }
     }
 
-    /// Tells the ledger which backups are live, and which of them are selected.
-    fn take_over(&mut self, ledger: &mut Ledger, database: &mut Database, observer: &dyn Observer) -> Result<()> {
+    /// Tells the ledger which backups are live, and which of them are selected. Counts the rows that it reads into the ledger.
+    fn take_over(&mut self, ledger: &Ledger, rows_put: &mut usize, database: &mut Database, observer: &dyn Observer) -> Result<()> {
         let selection = &mut self.selection;
         let mut matched = Matched::default();
         let situation = read_situation(database, selection, &mut matched)?;
@@ -186,28 +198,31 @@ impl Scrub<'_> {
                 names::resolve(&selection.backups, named).map_err(Error::Unusable)?
             };
         }
-        let (pass, mut hosts, mut failed) = (ledger.live_pass()?, HashSet::new(), None);
+        let (pass, mut hosts, mut added) = (ledger.live_pass()?, HashSet::new(), Ok(()));
         database.read(|reader| {
-            reader.live_backups(&mut |backup| {
+            reader.live_backups_until(&mut |backup| {
                 if let Some(host) = backup.host.as_ref().filter(|host| !hosts.contains(*host)) {
                     hosts.insert(host.clone());
                 }
                 matched.note(selection, backup.status.as_deref(), backup.project_id.as_deref(), backup.volume_id.as_deref());
-                failed = failed.take().or_else(|| pass.add(&backup, wants(selection, &backup)).err());
+                added = pass.add(&backup, wants(selection, &backup));
+                if added.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })
         })?;
-        failed.map_or(Ok(()), Err)?;
+        added?;
         pass.seen_all()?;
         Hosts::of_database(&hosts, &situation.services).require(observer, selection, &matched, self.may_be_empty)?;
-        let mut after = String::new();
+        let mut after = 0;
         loop {
-            let ids = pass.unknown(&after, ROWS)?;
-            let Some(last) = ids.last() else { break };
-            after.clone_from(last);
+            let (place, ids) = pass.unknown(after, ROWS)?;
+            if ids.is_empty() {
+                return Ok(pass.end(seconds_now())?);
+            }
+            after = place;
             let rows: Vec<LiveRow> = database.read(|reader| reader.backups(&ids))?.into_iter().map(live_row).collect();
             pass.put(&rows)?;
+            *rows_put += rows.len();
         }
-        Ok(pass.end(seconds_now())?)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::cli::sentences::counted;
 use crate::cli::storage::{self, StorageArgs};
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
 use crate::domain::Level;
+use crate::domain::text::count;
 use crate::domain::time::{human, seconds};
 use crate::ledger::policy::Forecast;
 use crate::ledger::{Ledger, Pause, Run};
@@ -167,6 +168,14 @@ fn summary(report: &ScrubReport) -> String {
     } else {
         format!("{}{rotted} at level {}", parts.join(", "), run.level)
     };
+    if let Some(rows) = report.stopped_early {
+        return format!(
+            "Nothing verified at level {}; stopped by --max-runtime before it was known which backups are due: {} read into the ledger, and the \
+             next run reads the others",
+            run.level,
+            count(rows, "backup")
+        );
+    }
     let done = run.due.saturating_sub(report.left);
     match report.stopped_by {
         Some(why) => sentence.push_str(&format!("; stopped by {why}, {done} of {} done", run.due)),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::Site;
 use super::slow::{SILENT, bucket, end, send, wait_until};
+use super::{Site, TWO_HOURS};
 use crate::schemas::{Columns, fresh};
 
 const RUN: [&str; 4] = ["scrub", "run", "--ledger", "ledger.sqlite"];
@@ -142,6 +142,29 @@ fn a_signal_or_the_end_of_the_time_leaves_the_rest_for_the_next_run() {
     assert_eq!(end(child).code, Some(143));
     server.delay.store(0, Ordering::SeqCst);
     assert_eq!(run(&site, 0, &[])["summary"]["intact"], 3);
+}
+
+/// The database is locked until the time is over.
+#[test]
+fn a_run_whose_time_is_over_before_it_knows_what_is_due_says_so_and_leaves_all_to_the_next_one() {
+    let site = Site::new();
+    (0..200).for_each(|_| drop(site.database.backup(|row| row.status("available").age(TWO_HOURS))));
+    let stopped = |format: &str| {
+        site.database.execute("BEGIN EXCLUSIVE");
+        let child = site.program.start(&[&RUN as &[&str], &["--max-runtime", "1s", "-f", format]].concat());
+        sleep(Duration::from_millis(1_500));
+        site.database.execute("COMMIT");
+        let answer = end(child);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        answer
+    };
+    let said = stopped("table").stderr;
+    assert!(said.contains("stopped by --max-runtime before it was known which backups are due: 0 backups read into the ledger"), "{said}");
+    let document = stopped("json").json();
+    assert_eq!((&document["interrupted"], &document["due_known"]), (&"--max-runtime".into(), &false.into()), "{document:#}");
+    assert_eq!(status(&site)["last_run"]["interrupted"], "--max-runtime");
+    let rest = site.program.run(&[&RUN as &[&str], &["-f", "json"]].concat()).json();
+    assert_eq!((&rest["summary"]["due"], &rest["due_known"]), (&200.into(), &true.into()), "{rest:#}");
 }
 
 #[test]

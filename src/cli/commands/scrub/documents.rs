@@ -23,13 +23,14 @@ pub fn time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map(stamp).unwrap_or_default()
 }
 
-/// The document of `scrub run`. `left` are due backups that were not reached.
+/// The document of `scrub run`. `left` are due backups that were not reached. `due_known` is false if the run was stopped before it knew
+/// them; then nothing was verified.
 pub fn of_run(database: &DatabaseInfo, ledger: &Path, max_age_seconds: i64, report: &ScrubReport) -> Value {
     let run = &report.run;
     json!({
         "schema": "cinder-backup-repair/scrub", "schema_version": 1, "database": database, "ledger": ledger.display().to_string(),
         "max_age_seconds": max_age_seconds, "level": run.level, "started_at": time(run.started_at), "ended_at": run.ended_at.map(time),
-        "interrupted": run.stopped_by, "summary": summary(run), "left": report.left,
+        "interrupted": run.stopped_by, "due_known": report.stopped_early.is_none(), "summary": summary(run), "left": report.left,
         "failures": report.failures.iter().map(failure).collect::<Vec<_>>(),
     })
 }

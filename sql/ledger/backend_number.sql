@@ -1,0 +1,2 @@
+-- backend_number: finds a back end.
+SELECT number FROM backends WHERE driver = ?1 AND container = ?2;
