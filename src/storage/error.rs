@@ -82,7 +82,7 @@ impl StorageError {
     }
 
     /// Turns the error about a missing object into `None`.
-    pub(super) fn none_if_absent<T>(result: Result<T, Self>) -> Result<Option<T>, Self> {
+    pub(crate) fn none_if_absent<T>(result: Result<T, Self>) -> Result<Option<T>, Self> {
         match result {
             Err(error) if error.kind == StorageErrorKind::NoObject => Ok(None),
             result => result.map(Some),

@@ -364,15 +364,17 @@ pub struct NameRange {
 
 impl NameRange {
     /// The names of a shard: an equal part of the ids that names begin with, and of all other names.
-    pub fn of(shard: Option<Shard>, is_directory: bool) -> Self {
+    pub fn of(shard: Option<Shard>, driver: Driver) -> Self {
         let Some(shard) = shard else { return Self { after: String::new(), before: None } };
         let bound = |number: u32| {
             let digits = format!("{:04x}", u64::from(number) * 0x1_0000 / u64::from(shard.of()));
-            // `<id[0:2]>/<id[2:4]>/<id>` (posix.py, `update_container_name`) and `volume_<volume>/…`.
-            if is_directory {
-                digits.split_at_checked(2).map_or_else(String::new, |(one, two)| format!("{one}/{two}"))
-            } else {
-                format!("volume_{digits}")
+            // `<id[0:2]>/<id[2:4]>/<id>` (posix.py, `update_container_name`), `volume-<volume>.…` and `volume_<volume>/…`.
+            match driver {
+                Driver::Ceph => format!("volume-{digits}"),
+                Driver::Swift | Driver::S3 | Driver::Gcs => format!("volume_{digits}"),
+                Driver::Posix | Driver::Nfs | Driver::GlusterFs => {
+                    digits.split_at_checked(2).map_or_else(String::new, |(one, two)| format!("{one}/{two}"))
+                }
             }
         };
         let after = if shard.number() == 1 { String::new() } else { bound(shard.number() - 1) };
@@ -529,7 +531,7 @@ mod tests {
 
         #[test]
         fn every_name_is_in_one_shard_and_no_backup_in_two(backups in backups(), of in 1..50_u32, is_directory: bool) {
-            let shards: Vec<NameRange> = (1..=of).map(|number| NameRange::of(Shard::new(number, of), is_directory)).collect();
+            let shards: Vec<NameRange> = (1..=of).map(|number| NameRange::of(Shard::new(number, of), if is_directory { Driver::Nfs } else { Driver::S3 })).collect();
             let mut places = BTreeMap::new();
             for object in objects(&backups, is_directory).into_iter().chain([object("~".into(), 0, 0), object("!".into(), 0, 0)]) {
                 let found: Vec<usize> = (0..shards.len()).filter(|place| shards.get(*place).unwrap().has(&object.name)).collect();

@@ -53,8 +53,24 @@ impl Removal {
                 format!("aws s3api delete-objects --endpoint-url {} --bucket {} --delete {delete}", server()?, shell_word(container))
             }
             Driver::Gcs => format!("gcloud storage rm{}", words(&format!("gs://{container}/"))),
+            // One at a time, with [`Self::of_pool`].
             Driver::Ceph => return None,
         })
+    }
+
+    /// The command that removes an image, a snapshot (`IMAGE@SNAPSHOT`) or a metadata object of a Ceph pool. `rbd` itself refuses an image
+    /// that is open or has snapshots.
+    pub fn of_pool(connection: &[String], pool: &str, name: &str) -> Option<String> {
+        let is_plain = |text: &String| !text.is_empty() && !text.contains(is_hostile);
+        let words = |options: &[String]| options.iter().map(|option| format!(" {}", shell_word(option))).collect::<String>();
+        let mut options = connection.to_vec();
+        options.push(format!("--pool={pool}"));
+        let (start, end) = match name.split_once('@') {
+            _ if name.starts_with("backup.") => ("rados", format!(" rm {}", shell_word(name))),
+            Some((image, snapshot)) => ("rbd snap rm", words(&[format!("--image={image}"), format!("--snap={snapshot}")])),
+            None => ("rbd rm", words(&[format!("--image={name}")])),
+        };
+        (options.iter().all(is_plain) && is_plain(&name.to_owned())).then(|| format!("{start}{}{end}", words(&options)))
     }
 
     /// What the command may not do, for a comment before it.
@@ -100,6 +116,19 @@ mod tests {
              '{\"Objects\":[{\"Key\":\"v/1\"},{\"Key\":\"$(x)\"}],\"Quiet\":true}'"
         );
         assert_eq!(command(Driver::Gcs, &["v/1"]).unwrap(), "gcloud storage rm gs://box/v/1");
+    }
+
+    #[test]
+    fn a_pool_has_images_snapshots_and_metadata_objects() {
+        let of = |name: &str| Removal::of_pool(&["--id=cinder".to_owned(), "--conf=/etc/a b".to_owned()], "box", name);
+        assert_eq!(of("volume-v.backup.b").unwrap(), "rbd rm '--id=cinder' '--conf=/etc/a b' '--pool=box' '--image=volume-v.backup.b'");
+        assert_eq!(
+            of("v@backup.b.snap.1").unwrap(),
+            "rbd snap rm '--id=cinder' '--conf=/etc/a b' '--pool=box' '--image=v' '--snap=backup.b.snap.1'"
+        );
+        assert_eq!(of("backup.b.meta").unwrap(), "rados '--id=cinder' '--conf=/etc/a b' '--pool=box' rm backup.b.meta");
+        assert_eq!(of("v\n"), None);
+        assert_eq!(Removal::of_pool(&[], "a\nb", "v"), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `check --orphans`: walks each storage once and compares it with the database, in both directions.
 
+mod ceph;
 mod commands;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -252,6 +253,16 @@ impl Walk<'_, '_> {
     fn all(&mut self, places: BTreeSet<Place>, walked: &BTreeMap<(Driver, String), Option<String>>) -> Result<()> {
         let (mut locations, mut failed) = (BTreeSet::new(), BTreeSet::new());
         for place in places {
+            if place.driver == Driver::Ceph {
+                if let Some(error) = self.pool(&place)? {
+                    self.fail(&place, &error);
+                    failed.insert(place.driver);
+                }
+                if self.interrupted.is_some() {
+                    return Ok(());
+                }
+                continue;
+            }
             let store = match self.stores.whole(place.driver, place.container.as_deref(), place.project.as_deref()) {
                 Ok(store) => store,
                 Err(error) => {
@@ -264,7 +275,7 @@ impl Walk<'_, '_> {
             if !locations.insert((place.driver, store.location().to_owned())) {
                 continue;
             }
-            let mut range = NameRange::of(self.shard, place.driver.is_directory());
+            let mut range = NameRange::of(self.shard, place.driver);
             match walked.get(&(place.driver, store.location().to_owned())) {
                 Some(None) => continue,
                 Some(Some(after)) => range.after.clone_from(after),
@@ -397,6 +408,12 @@ impl Walk<'_, '_> {
         place.project.clone().filter(|_| !of_all.is_ok_and(|store| store.location() == location))
     }
 
+    /// Reads all rows once more, on a new connection: the walk may have taken hours.
+    fn each_row(&mut self, each: &mut dyn FnMut(StorageRow)) -> Result<()> {
+        self.database.reconnect()?;
+        Ok(self.database.read(|reader| reader.stored_backups(each))?)
+    }
+
     /// Rows by their ids, also deleted ones.
     fn rows(&mut self, ids: &[String]) -> Result<HashMap<String, StorageRow>> {
         let read = |database: &mut Database| database.read(|reader| reader.stored_backups_by_id(ids));
@@ -426,11 +443,15 @@ impl Walk<'_, '_> {
                 let Some(driver) = driver_of(row).filter(|_| !row.deleted && must_be_stored(row)) else { continue };
                 let name = row.service_metadata.clone().filter(|name| !name.is_empty());
                 let container = row.container.clone().unwrap_or_default();
-                let path = if driver.is_directory() { format!("{container}/") } else { name.clone().unwrap_or_default() };
-                if !NameRange::of(self.shard, driver.is_directory()).has(&path) {
+                let path = match driver {
+                    Driver::Ceph => format!("volume-{}.", row.volume_id.as_deref().unwrap_or_default()),
+                    _ if driver.is_directory() => format!("{container}/"),
+                    _ => name.clone().unwrap_or_default(),
+                };
+                if !NameRange::of(self.shard, driver).has(&path) {
                     continue;
                 }
-                if failed.contains(&driver) || driver == Driver::Ceph {
+                if failed.contains(&driver) {
                     left += 1;
                     continue;
                 }
@@ -461,6 +482,9 @@ impl Walk<'_, '_> {
     /// Whether any object of a backup is where its row says, and the location of the back end.
     fn is_stored(&self, driver: Driver, row: &StorageRow, prefix: Option<&str>) -> std::result::Result<(bool, String), StorageError> {
         let StorageRow { container, project_id, .. } = row.clone();
+        if driver == Driver::Ceph {
+            return self.is_in_pool(row);
+        }
         let whole = self.stores.whole(driver, container.as_deref(), project_id.as_deref())?.location().to_owned();
         let Some(prefix) = prefix else { return Ok((false, whole)) };
         let mut is_found = false;
@@ -507,6 +531,8 @@ impl Walk<'_, '_> {
             && let Some(record) = stream.next_record().map_err(|error| Error::of_stream(&shown.to_string(), error))?
         {
             match record {
+                // Pools are walked again.
+                OrphanRecord::Orphan(orphan) if orphan.driver == Driver::Ceph => {}
                 OrphanRecord::Orphan(orphan) => self.output.add(*orphan)?,
                 position @ OrphanRecord::Position(_) => self.output.write(&position)?,
             }

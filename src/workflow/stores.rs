@@ -87,7 +87,8 @@ impl Stores {
         Ok(root)
     }
 
-    fn cluster(&self) -> Result<&Cluster, StorageError> {
+    /// The Ceph cluster.
+    pub fn cluster(&self) -> Result<&Cluster, StorageError> {
         let open = || {
             let (health, limits) = (self.health(Driver::Ceph), self.limits(Driver::Ceph));
             Cluster::new(&self.settings.options, Arc::clone(&self.cancelled), health, limits)

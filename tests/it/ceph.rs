@@ -1,6 +1,7 @@
 //! Backups in a real Ceph cluster, complete and killed, made by Cinder's real driver. Each must get the right verdict, and a restore of
 //! each intact one by the real driver must give the bytes of the volume.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::cinder;
 use crate::database::Database;
+use crate::program::{Program, answer};
 use crate::schemas::{self, Columns, scratch};
 use crate::servers::ceph::{BACKUPS, CINDER, Ceph, READER, VOLUMES};
 use crate::servers::{self, root};
@@ -718,4 +720,85 @@ fn an_unreachable_or_wrong_cluster_is_not_damage() {
     assert_eq!((verdict, code.as_str()), (CheckVerdict::Unverifiable, "storage-unavailable"), "{text}");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert!(text.contains("ceph health detail"), "{text}");
+}
+
+/// Orphans of these volumes: kind, name and backup.
+fn orphans_of(document: &Value, volumes: &[&String], backups: &[&String]) -> BTreeSet<(String, String)> {
+    let is_of = |orphan: &&Value| {
+        let is = |key: &str, all: &[&String]| all.iter().any(|id| orphan[key] == id.as_str());
+        is("volume_id", volumes) || is("backup_id", backups)
+    };
+    let text = |orphan: &Value, key: &str| orphan[key].as_str().unwrap_or_default().to_owned();
+    let all = document["orphans"].as_array().unwrap().iter().filter(is_of);
+    all.map(|orphan| (text(orphan, "kind"), text(orphan, "name"))).collect()
+}
+
+#[test]
+fn images_snapshots_and_metadata_without_a_live_backup_are_orphans() {
+    let lab = &mut *lab();
+    let (full, forget) = (Source::default(), |lab: &Lab, id: &str| lab.database.execute(&format!("DELETE FROM backups WHERE id = '{id}'")));
+    // A chain whose last increment has no row any more.
+    let chain = lab.new_volume(true);
+    lab.write(&chain, 0, 4 * MIB);
+    let first = lab.made(&chain, &full);
+    let second = lab.made(&chain, &Source { parent: Some(&first), ..Source::default() });
+    let third = lab.made(&chain, &Source { parent: Some(&second), ..Source::default() });
+    forget(lab, &third);
+    let base = format!("volume-{chain}.backup.{first}");
+    let third_end = lab.end_of(BACKUPS, &base, &third).unwrap();
+    // A row that is deleted, one that was lost before the backup was finished, and a live backup of which nothing is left.
+    let volumes = [lab.new_volume(true), lab.new_volume(true), lab.new_volume(true)];
+    volumes.iter().for_each(|volume| lab.write(volume, 0, 4 * MIB));
+    let [marked, half, gone] =
+        [lab.made(&volumes[0], &full), lab.killed(&volumes[1], &full, "before-metadata"), lab.made(&volumes[2], &full)];
+    let image = |place: usize, id: &str| format!("volume-{}.backup.{id}", volumes[place]);
+    lab.database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{marked}'"));
+    forget(lab, &half);
+    let gone_image = format!("{BACKUPS}/{}", image(2, &gone));
+    lab.ceph.run("rbd", &["snap", "purge", "--no-progress", &gone_image]);
+    lab.ceph.run("rbd", &["rm", "--no-progress", &gone_image]);
+    lab.ceph.run("rados", &["--pool", BACKUPS, "rm", &format!("backup.{gone}.meta")]);
+    let [marked_end, half_end] = [(0, &marked), (1, &half)]
+        .map(|(place, id)| format!("{0}@{1}", image(place, id), lab.end_of(BACKUPS, &image(place, id), id).unwrap()));
+
+    let program = Program::on(lab.database.url());
+    let options = [("user", CINDER), ("conf", lab.ceph.conf.to_str().unwrap()), ("pool", BACKUPS)];
+    let flags: Vec<String> = options.iter().map(|(name, value)| format!("--storage-option=backup_ceph_{name}={value}")).collect();
+    let path = std::env::var("PATH").unwrap();
+    let find = |settle: &str, script: Option<&str>| {
+        let mut command = program.command(&["check", "--orphans", "-f", "json", "--settle", settle]);
+        command.args(&flags).args(script.iter().flat_map(|script| ["--commands", script])).env("PATH", &path);
+        answer(&mut command)
+    };
+    let (backups, all) = ([&third, &marked, &half, &gone], [&chain, &volumes[0], &volumes[1], &volumes[2]]);
+    let script = program.path("remove.sh").display().to_string();
+    let found = find("0", Some(&script));
+    let document = found.json();
+    let right: BTreeSet<(String, String)> = [
+        ("no-row", format!("{base}@{third_end}")),
+        ("no-row", format!("backup.{third}.meta")),
+        ("row-deleted", image(0, &marked)),
+        ("row-deleted", marked_end),
+        ("row-deleted", format!("backup.{marked}.meta")),
+        ("half", image(1, &half)),
+        ("half", half_end),
+        ("nothing-stored", format!("{{\"base\": \"{}\"}}", image(2, &gone))),
+    ]
+    .map(|(kind, name)| (kind.to_owned(), name))
+    .into();
+    assert_eq!(orphans_of(&document, &all, &backups), right, "{document:#} {}", found.stderr);
+    assert_eq!((found.code, &document["unread"]), (Some(9), &json!([])), "{}", found.stderr);
+    let marked_bytes = document["orphans"].as_array().unwrap().iter().find(|one| one["name"] == image(0, &marked).as_str()).unwrap();
+    assert_eq!(marked_bytes["bytes"], 4 * MIB);
+    assert_eq!(orphans_of(&find("1h", None).json(), &all, &backups).len(), 1, "all but what is gone is too young");
+
+    let text = std::fs::read_to_string(&script).unwrap();
+    let ended = Command::new("sh").arg(&script).output().unwrap();
+    assert!(ended.status.success(), "{}\n{text}", String::from_utf8_lossy(&ended.stderr));
+    let left = orphans_of(&find("0", None).json(), &all, &backups);
+    let right: BTreeSet<_> = right.into_iter().filter(|(kind, _)| matches!(kind.as_str(), "no-row" | "nothing-stored")).collect();
+    assert_eq!(left, right, "{text}");
+    for id in [&first, &second] {
+        assert_eq!(lab.check(id).verdict, CheckVerdict::Intact);
+    }
 }

@@ -37,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const OUTPUT_LIMIT: usize = 8 << 20;
 /// The limit for a list of extents, in bytes.
 const EXTENTS_LIMIT: u64 = 16 << 30;
+/// No name of Ceph is longer, in bytes. The parts of a longer line count as names, which are not ones of Cinder.
+const LONGEST_NAME: u64 = 16 << 10;
 /// How many bytes of the names in a pool are searched: a few hundred thousand names.
 const NAMES_LIMIT: u64 = 16 << 20;
 
@@ -193,6 +195,11 @@ impl Cluster {
         &self.pool
     }
 
+    /// Returns the options that connect a command as this program does.
+    pub fn options(&self) -> [String; 2] {
+        [format!("--id={}", self.user), format!("--conf={}", self.conf)]
+    }
+
     /// Returns a pool of the cluster.
     pub fn pool(&self, name: &str) -> Pool<'_> {
         Pool { cluster: self, name: name.to_owned() }
@@ -292,6 +299,36 @@ impl Pool<'_> {
         let found = self.listing_has(&self.cluster.rbd, is_image)? || self.listing_has(&self.cluster.rados, is_object)?;
         searched.insert(self.name.clone(), found);
         Ok(found)
+    }
+
+    /// Passes the names of all images of the pool to `each`.
+    ///
+    /// # Errors
+    /// The names before an error are not all of them.
+    pub fn images(&self, each: &mut dyn FnMut(&str)) -> Result<(), StorageError> {
+        self.listed(&self.cluster.rbd, each)
+    }
+
+    /// Passes the names of all RADOS objects of the pool to `each`, also of those that hold the data of images.
+    ///
+    /// # Errors
+    /// The names before an error are not all of them.
+    pub fn objects(&self, each: &mut dyn FnMut(&str)) -> Result<(), StorageError> {
+        self.listed(&self.cluster.rados, each)
+    }
+
+    fn listed(&self, program: &OsString, each: &mut dyn FnMut(&str)) -> Result<(), StorageError> {
+        let mut arguments = self.connection_arguments();
+        arguments.push("ls".into());
+        let mut stream = self.start(program, arguments, format!("pool {}", self.name))?;
+        let mut names = io::BufReader::new(&mut stream);
+        let mut name = Vec::new();
+        // If the stream fails, so does the command; its exit reports the error.
+        while (&mut names).take(LONGEST_NAME).read_until(b'\n', &mut name).is_ok_and(|count| count > 0) {
+            each(String::from_utf8_lossy(&name).trim_end_matches('\n'));
+            name.clear();
+        }
+        stream.finish()
     }
 
     /// Whether the listing of a program, one name a line, has a matching name in the part that is searched.

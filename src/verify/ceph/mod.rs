@@ -16,6 +16,8 @@ mod observe;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::names::{backup_of_meta, backup_of_snapshot, may_need_image, meta, owner_of_image};
+
 use std::sync::Arc;
 
 use crate::domain::{Backup, CheckResult, CheckVerdict, Level, Listing, PrecheckListing, Problem, ProblemCode};

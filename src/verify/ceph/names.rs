@@ -7,7 +7,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::domain::{Backup, Problem, ProblemCode};
+use uuid::Uuid;
+
+use crate::domain::id::same;
+use crate::domain::status::AVAILABLE;
+use crate::domain::{Backup, Problem, ProblemCode, StorageRow};
 
 /// What a backup can be according to its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +89,7 @@ pub(super) fn of(backup: &Backup, ancestors: &[Arc<Backup>]) -> Result<BackupNam
 }
 
 /// The metadata object of a backup.
-pub(super) fn meta(backup: &str) -> String {
+pub(crate) fn meta(backup: &str) -> String {
     format!("backup.{backup}.meta")
 }
 
@@ -135,10 +139,43 @@ pub(super) fn begun(snapshot: &str) -> Option<f64> {
 }
 
 /// The backup whose end a snapshot marks: `backup.<id>.snap.<time>`; `None` for other snapshots.
-pub(super) fn backup_of_snapshot(name: &str) -> Option<&str> {
+pub(crate) fn backup_of_snapshot(name: &str) -> Option<&str> {
     let (id, time) = name.strip_prefix("backup.")?.split_once(".snap.")?;
     let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase() || byte == b'-');
     (is_id && !time.is_empty()).then_some(id)
+}
+
+/// The volume and the backup that the name of an image names, if the driver can have given it; of the image that a volume's backups share
+/// no backup.
+pub(crate) fn owner_of_image(image: &str) -> Option<(&str, Option<&str>)> {
+    let (volume, backup) = image.strip_prefix("volume-")?.split_once(".backup.")?;
+    let backup = Some(backup).filter(|backup| *backup != "base");
+    (is_uuid(volume) && backup.is_none_or(is_uuid)).then_some((volume, backup))
+}
+
+/// The backup whose metadata an object is.
+pub(crate) fn backup_of_meta(name: &str) -> Option<&str> {
+    name.strip_prefix("backup.")?.strip_suffix(".meta").filter(|backup| is_uuid(backup))
+}
+
+/// Whether an id is as Cinder makes ids.
+fn is_uuid(id: &str) -> bool {
+    Uuid::try_parse(id).is_ok_and(|uuid| uuid.hyphenated().to_string() == id)
+}
+
+/// Whether a live backup may be in this image of this volume, or may need it. Its own snapshot of an image shows it without this.
+pub(crate) fn may_need_image(row: &StorageRow, volume: &str, image: &str) -> bool {
+    let backup = Backup { service_metadata: row.service_metadata.clone(), ..Backup::default() };
+    match base(&backup) {
+        Ok(Some(base)) => base == image,
+        // Its increments always have a base, apart from those of old releases, which are in the shared image.
+        Ok(None) if row.status.as_deref() == Some(AVAILABLE) => {
+            let is_of_volume = row.volume_id.as_deref().is_some_and(|of| same(of, volume));
+            is_of_volume && owner_of_image(image).is_none_or(|(_, own)| own.is_none_or(|own| same(own, &row.id)))
+        }
+        // Which one it will use is not known.
+        _ => row.volume_id.as_deref().is_none_or(|of| same(of, volume)),
+    }
 }
 
 #[cfg(test)]
@@ -228,6 +265,42 @@ mod tests {
     #[test]
     fn a_row_without_a_volume_is_a_problem() {
         assert_eq!(of(&Backup { volume_id: None, ..row("B") }, &[]).unwrap_err().code.as_str(), "volume-unknown");
+    }
+
+    #[test]
+    fn images_and_metadata_have_owners_only_if_the_driver_can_have_named_them() {
+        let (v, b) = ("1b4f3b56-5a3b-4ad2-8d4b-2c9a4f7f1a10", "9c1d1f39-1d2a-4b1f-9d53-1f2b3c4d5e6f");
+        assert_eq!(owner_of_image(&format!("volume-{v}.backup.{b}")), Some((v, Some(b))));
+        assert_eq!(owner_of_image(&format!("volume-{v}.backup.base")), Some((v, None)));
+        assert_eq!(backup_of_meta(&format!("backup.{b}.meta")), Some(b));
+        for other in
+            [format!("volume-{v}"), format!("volume-{v}.backup.x"), format!("volume-V.backup.{b}"), format!("volume-{v}.backup.{b}.x")]
+        {
+            assert_eq!(owner_of_image(&other), None, "{other}");
+        }
+        assert_eq!(backup_of_meta("backup.x.meta"), None);
+    }
+
+    #[test]
+    fn an_image_is_needed_by_the_backups_that_may_be_in_it() {
+        let v = "1b4f3b56-5a3b-4ad2-8d4b-2c9a4f7f1a10";
+        let [a, b] = ["9c1d1f39-1d2a-4b1f-9d53-1f2b3c4d5e6f", "8c1d1f39-1d2a-4b1f-9d53-1f2b3c4d5e6f"];
+        let image = |of: &str| format!("volume-{v}.backup.{of}");
+        let row = |id: &str, status: &str, metadata: Option<String>| StorageRow {
+            id: id.to_owned(),
+            status: Some(status.to_owned()),
+            volume_id: Some(v.to_owned()),
+            service_metadata: metadata,
+            ..StorageRow::default()
+        };
+        let in_a = row(b, "available", Some(service_metadata(&image(a))));
+        assert!(may_need_image(&in_a, v, &image(a)) && !may_need_image(&in_a, v, &image(b)));
+        let copy = row(b, "available", None);
+        assert!(may_need_image(&copy, v, &image(b)) && may_need_image(&copy, v, &image("base")) && !may_need_image(&copy, v, &image(a)));
+        for unknown in [row(b, "creating", None), row(b, "error", None), row(b, "available", Some("?".to_owned()))] {
+            assert!(may_need_image(&unknown, v, &image(a)), "{unknown:?}");
+            assert!(!may_need_image(&unknown, b, &image(a)), "another volume");
+        }
     }
 
     #[test]

@@ -9,13 +9,14 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{PORTION, Result, Walk};
+use super::{PORTION, Result, Walk, ceph};
 use crate::domain::text::count;
 use crate::domain::time::stamp;
 use crate::domain::{Driver, StorageRow};
 use crate::report::safe;
 use crate::spool::Spool;
 use crate::storage::{ObjectStore, StorageError};
+use crate::verify::ceph::{backup_of_meta, backup_of_snapshot, meta};
 use crate::verify::orphans::{ObjectGroup, ObjectTotals, Orphan, OrphanHead, OrphanKind, judge};
 use crate::verify::removal::{NAMES_OF_COMMAND, Removal};
 use crate::workflow::Error;
@@ -116,6 +117,9 @@ impl Walk<'_, '_> {
                 format!("{number}. {name}: no command, because no live backup of this database has an object in {}", orphan.location);
             return comment(out, &text);
         }
+        if orphan.driver == Driver::Ceph {
+            return self.write_part(out, number, orphan);
+        }
         let present = match self.present(orphan) {
             Ok(present) => present,
             Err(error) => return comment(out, &format!("{number}. {name}: no command, because it was not listed again: {}", error.text)),
@@ -148,6 +152,56 @@ impl Walk<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Writes the command for an image, a snapshot or a metadata object of a Ceph pool.
+    fn write_part(&mut self, out: &mut dyn Write, number: usize, orphan: &Orphan) -> Result<()> {
+        let name = orphan.name.as_deref().unwrap_or_default();
+        let (present, connection) = match self.present_part(orphan) {
+            Ok(present) => present,
+            Err(error) => return comment(out, &format!("{number}. {name}: no command, because it was not read again: {}", error.text)),
+        };
+        // An image may also be that of other backups, whose snapshots it has.
+        let mut ids: Vec<String> = orphan.backup_id.iter().cloned().collect();
+        ids.extend(present.names.iter().collect::<std::io::Result<Vec<String>>>()?);
+        let rows = self.rows(&ids)?;
+        let row = orphan.backup_id.as_ref().and_then(|id| rows.get(id));
+        let kind = judge(&present.totals, present.is_finished, row, self.quiet).filter(|_| rows.values().all(|row| row.deleted));
+        let Some(kind) = kind else {
+            return comment(out, &format!("{number}. {name}: no command, because it has changed since it was found"));
+        };
+        comment(out, &format!("{}: {name}", looked_at(number, kind, orphan, &present, row)))?;
+        match Removal::of_pool(&connection, orphan.container.as_deref().unwrap_or_default(), name) {
+            Some(command) => writeln!(out, "{}{command}", if kind == OrphanKind::NoRow { "# " } else { "" }).map_err(unwritable),
+            None => comment(out, &format!("no command for {name:?}: a shell or the tool could read it in another way")),
+        }
+    }
+
+    /// Reads an image, a snapshot or a metadata object again. The names are the ids of the backups whose snapshots an image has.
+    fn present_part(&self, orphan: &Orphan) -> std::result::Result<(Present, [String; 2]), StorageError> {
+        let cluster = self.stores.cluster()?;
+        let pool = cluster.pool(orphan.container.as_deref().unwrap_or_default());
+        let (name, backup) = (orphan.name.as_deref().unwrap_or_default(), orphan.backup_id.as_deref().unwrap_or_default());
+        let mut present = Present::default();
+        if let Some((image, snapshot)) = name.split_once('@') {
+            let found = StorageError::none_if_absent(pool.snapshots(image))?.unwrap_or_default();
+            if let Some(found) = found.into_iter().find(|found| found.name == snapshot) {
+                present.totals = ceph::totals(found.created, 0);
+                present.is_finished = pool.object(&meta(backup))?.is_some();
+            }
+        } else if backup_of_meta(name).is_some() {
+            let stat = pool.object(name)?;
+            present.totals = stat.map(|stat| ceph::totals(stat.modified, stat.size)).unwrap_or_default();
+            present.is_finished = true;
+        } else if let Some((totals, is_finished)) = ceph::image_totals(&pool, name, backup)? {
+            (present.totals, present.is_finished) = (totals, is_finished || backup.is_empty());
+            for snapshot in pool.snapshots(name)? {
+                if let Some(backup) = backup_of_snapshot(&snapshot.name) {
+                    present.names.push(&backup.to_owned()).map_err(|error| StorageError::protocol(error.to_string()))?;
+                }
+            }
+        }
+        Ok((present, cluster.options()))
     }
 
     /// Lists the objects of an orphan again.
