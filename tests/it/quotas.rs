@@ -134,8 +134,9 @@ fn open_reservations_and_duplicate_rows_are_refused_with_the_reason() {
 
 #[test]
 fn a_backup_that_is_made_or_deleted_after_the_count_stops_the_unit() {
-    for engine in engines() {
-        let database = fresh(engine, Columns::Full);
+    // The oldest release has no index on the project of a backup.
+    for (engine, columns) in engines().into_iter().flat_map(|engine| [(engine, Columns::Full), (engine, Columns::Juno)]) {
+        let database = fresh(engine, columns);
         database.insert(&usages("first", 1, (3, 0), (0, 0)));
         database.insert(&usages("second", 2, (3, 0), (0, 0)));
         // While the first unit is written, Cinder begins and ends an operation in the second project.

@@ -4,7 +4,7 @@ use super::*;
 use crate::apply::history_view::first_writers;
 use crate::audit::RunRecords;
 use crate::audit::record::{Begin, Settled, Who, Window};
-use crate::domain::{Backup, ColumnSet, DatabaseInfo, FindingKind, Policy, Volume};
+use crate::domain::{Backup, ColumnSet, DatabaseInfo, FindingKind, Policy, QuotaUsage, Volume};
 
 const BEFORE: &str = "2026-11-22 16:00:00";
 const WRITTEN: &str = "2026-11-22 18:46:34";
@@ -295,4 +295,19 @@ fn what_was_sent_to_another_server_may_arrive_until_its_window_is_over() {
     // Where it is not on record, it can only be the one server that there is.
     assert!(!may_arrive(None, Some("node"), false, false));
     assert!(may_arrive(None, Some("node"), true, false));
+}
+
+#[test]
+fn what_a_quota_counts_shows_the_outcome_only_if_nothing_else_does() {
+    let quota = |in_use| QuotaUsage { id: "1".into(), project_id: "p".into(), resource: "backups".into(), in_use, reserved: 0 }.image();
+    let standing = |before: &[Image], after: &[Image], now: &[&Image]| {
+        let seen: Vec<RowView> = now.iter().map(|image| RowView::current(Some((*image).clone()))).collect();
+        compare(before, after, &seen, &telling(before, after, &seen))
+    };
+    let corrected = |now: i64| standing(&[quota(3)], &[quota(2)], &[&quota(now)]);
+    assert_eq!([2, 3, 7].map(corrected), [Standing::After, Standing::Before, Standing::Neither]);
+    // Since a deletion, Cinder may have counted other backups.
+    let [before, after] = ["deleting", "deleted"].map(|status| backup("b", status, 0, BEFORE));
+    let deleted = |row: &Image| standing(&[before.clone(), quota(3)], &[after.clone(), quota(2)], &[row, &quota(9)]);
+    assert_eq!((deleted(&after), deleted(&before)), (Standing::After, Standing::Before));
 }
