@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Database, Error, MAX_RUNTIME, Observer, Result, StorageSettings, Stores, WorkEvent, reading};
+use crate::config::{Origin, StorageOptions};
 use crate::db::{DbError, ID_BATCH};
 use crate::domain::record_stream::{StreamError, StreamReader, StreamWriter};
 use crate::domain::shards::Shard;
 use crate::domain::status::{ERROR, is_active};
 use crate::domain::text::count;
 use crate::domain::time::rfc3339;
-use crate::domain::{Backup, Driver, StorageRow};
+use crate::domain::{Backup, Driver, StorageRow, id};
 use crate::scan::{CompactIds, Reader};
 use crate::spool::Spool;
 use crate::storage::{ObjectStore, RetryPolicy, StorageError, StorageErrorKind};
@@ -109,7 +110,9 @@ impl OrphanCheck<'_> {
         let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         let (taken_at, settle_seconds) = (rfc3339(clock), self.settle.as_secs());
         let head = OrphanHead { program, database: database.info(), taken_at, settle_seconds, shard: self.shard };
-        let (places, expected) = reading(observer, || database.read(places))?;
+        let (mut places, expected) = reading(observer, || database.read(places))?;
+        // If no row names it, all its rows may be lost or purged.
+        let unnamed = configured(&self.storage.options).filter(|place| places.insert(place.clone()));
         let writer = self.stream.map(|out| StreamWriter::begin(out, &head, None)).transpose().map_err(unwritable)?;
         let output =
             Output { writer, orphans: (self.keeps || self.commands.is_some()).then(Spool::default), summary: OrphanSummary::default() };
@@ -121,7 +124,10 @@ impl OrphanCheck<'_> {
         let mut walk =
             Walk { database, observer, stores, cancelled, quiet, shard, deadline, expected, output, familiar, unread, interrupted };
         let walked = self.resume.as_deref().map_or_else(|| Ok(BTreeMap::new()), |path| walk.resume(path, &head))?;
-        walk.all(places, &walked)?;
+        if places.is_empty() {
+            walk.unread.push("nothing was walked: no row names a storage, and cinder.conf names no backup_driver".to_owned());
+        }
+        walk.all(places, unnamed.as_ref(), &walked)?;
         if let Some(out) = self.commands
             && let Some(orphans) = walk.output.orphans.take()
         {
@@ -152,6 +158,21 @@ fn places(reader: &mut Reader<'_>) -> std::result::Result<(BTreeSet<Place>, Expe
     })?;
     expected.numbers.sort_unstable();
     Ok((places, expected))
+}
+
+/// The place of new backups, if cinder.conf says which driver makes them, and if it is the same for all projects.
+fn configured(options: &StorageOptions) -> Option<Place> {
+    let text = |name: &str| options.text(name).ok().flatten();
+    let driver = Driver::of_service(&text("backup_driver").filter(|setting| setting.origin != Origin::Default)?.value)?;
+    let container = match driver {
+        Driver::Posix | Driver::Nfs | Driver::GlusterFs => return Some(Place { driver, container: None, project: None }),
+        Driver::Swift if text("backup_swift_auth").is_none_or(|mode| mode.value != "single_user") => return None,
+        Driver::Swift => "backup_swift_container",
+        Driver::S3 => "backup_s3_store_bucket",
+        Driver::Gcs => "backup_gcs_bucket",
+        Driver::Ceph => "backup_ceph_pool",
+    };
+    Some(Place { driver, container: Some(text(container)?.value), project: None })
 }
 
 /// Whether something of a live backup must be on the storage. A failed backup without a prefix failed before its first object.
@@ -250,11 +271,13 @@ struct Portion {
 }
 
 impl Walk<'_, '_> {
-    fn all(&mut self, places: BTreeSet<Place>, walked: &BTreeMap<(Driver, String), Option<String>>) -> Result<()> {
+    fn all(&mut self, places: BTreeSet<Place>, unnamed: Option<&Place>, walked: &BTreeMap<(Driver, String), Option<String>>) -> Result<()> {
         let (mut locations, mut failed) = (BTreeSet::new(), BTreeSet::new());
         for place in places {
             if place.driver == Driver::Ceph {
-                if let Some(error) = self.pool(&place)? {
+                let error = self.pool(&place)?;
+                // Cinder makes it with the first backup.
+                if let Some(error) = error.filter(|error| unnamed != Some(&place) || error.kind != StorageErrorKind::NoContainer) {
                     self.fail(&place, &error);
                     failed.insert(place.driver);
                 }
@@ -281,7 +304,8 @@ impl Walk<'_, '_> {
                 Some(Some(after)) => range.after.clone_from(after),
                 None => {}
             }
-            if let Some(error) = self.one(&place, store, range)? {
+            let error = self.one(&place, store, range)?;
+            if let Some(error) = error.filter(|error| unnamed != Some(&place) || error.kind != StorageErrorKind::NoContainer) {
                 self.fail(&place, &error);
                 failed.insert(place.driver);
             }
@@ -344,6 +368,9 @@ impl Walk<'_, '_> {
     }
 
     fn note(&mut self, place: &Place, location: &str, after: Option<String>, seen: Vec<String>) -> Result<()> {
+        if let Some(after) = &after {
+            self.observer.event(WorkEvent::Detail(format!("{location} was walked up to {after}")));
+        }
         let position = Position { driver: place.driver, location: location.to_owned(), after, seen };
         self.output.write(&OrphanRecord::Position(position))
     }
@@ -425,7 +452,8 @@ impl Walk<'_, '_> {
             }
             rows => rows,
         };
-        Ok(rows?.into_iter().map(|row| (row.id.clone(), row)).collect())
+        // MySQL and MariaDB find an id in another spelling, too.
+        Ok(rows?.into_iter().map(|row| (id::key(&row.id).into_owned(), row)).collect())
     }
 
     /// Looks for the backups of which nothing was seen, each by itself: the walk may have missed it, or not been where its row says.

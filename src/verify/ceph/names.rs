@@ -163,6 +163,13 @@ fn is_uuid(id: &str) -> bool {
     Uuid::try_parse(id).is_ok_and(|uuid| uuid.hyphenated().to_string() == id)
 }
 
+/// The volumes whose images a live backup may need: its own, and that of the base that its row names.
+pub(crate) fn volumes_of(row: &StorageRow) -> [Option<String>; 2] {
+    let base = base(&Backup { service_metadata: row.service_metadata.clone(), ..Backup::default() }).ok().flatten();
+    let of_base = base.as_deref().and_then(owner_of_image).map(|(volume, _)| volume.to_owned());
+    [row.volume_id.as_ref().map(|volume| volume.to_ascii_lowercase()), of_base]
+}
+
 /// Whether a live backup may be in this image of this volume, or may need it. Its own snapshot of an image shows it without this.
 pub(crate) fn may_need_image(row: &StorageRow, volume: &str, image: &str) -> bool {
     let backup = Backup { service_metadata: row.service_metadata.clone(), ..Backup::default() };

@@ -14,7 +14,7 @@ use crate::spool::Spool;
 use crate::storage::ceph::{ExtentQuery, Pool};
 use crate::storage::{StorageError, StorageErrorKind};
 use crate::verify::StorageAccess;
-use crate::verify::ceph::{backup_of_meta, backup_of_snapshot, may_need_image, meta, owner_of_image};
+use crate::verify::ceph::{backup_of_meta, backup_of_snapshot, may_need_image, meta, owner_of_image, volumes_of};
 use crate::verify::orphans::{NameRange, ObjectTotals, Orphan, OrphanKind, judge};
 use crate::workflow::Error;
 
@@ -212,19 +212,21 @@ impl Walk<'_, '_> {
         if candidates.is_empty() {
             return Ok(Ok(()));
         }
-        let by_volume: BTreeSet<String> = candidates.iter().map(|image| image.volume.clone()).collect();
-        let mut needed = BTreeSet::new();
-        let mut read = |row: StorageRow| {
-            // A row without a volume may be of any, and a base may be of another volume.
-            let may_matter = row.volume_id.as_ref().is_none_or(|volume| by_volume.contains(&volume.to_ascii_lowercase()))
-                || row.service_metadata.is_some();
-            if !row.deleted && driver_of(&row) == Some(Driver::Ceph) && may_matter {
-                let is_needed = |image: &&Candidate| may_need_image(&row, &image.volume, &image.name);
-                needed.extend(candidates.iter().filter(is_needed).map(|image| image.name.clone()));
+        candidates.sort_by(|one, other| one.volume.cmp(&other.volume));
+        let mut needed = vec![false; candidates.len()];
+        self.each_row(&mut |row| {
+            if row.deleted || driver_of(&row) != Some(Driver::Ceph) {
+                return;
             }
-        };
-        self.each_row(&mut read)?;
-        candidates.retain(|image| !needed.contains(&image.name));
+            for volume in volumes_of(&row).into_iter().flatten() {
+                let start = candidates.partition_point(|image| image.volume < volume);
+                for (image, needed) in candidates.iter().zip(&mut needed).skip(start).take_while(|(image, _)| image.volume == volume) {
+                    *needed |= may_need_image(&row, &volume, &image.name);
+                }
+            }
+        })?;
+        let mut needed = needed.into_iter();
+        candidates.retain(|_| needed.next() == Some(false));
         let stores = Arc::clone(&self.stores);
         let pool = match stores.cluster() {
             Ok(cluster) => cluster.pool(place.container.as_deref().unwrap_or_default()),

@@ -292,3 +292,45 @@ fn a_storage_without_a_live_backup_gets_no_command() {
     let text = fs::read_to_string(&script).unwrap();
     assert!(text.contains("no command, because no live backup of this database has an object in") && !text.contains("\nrm "), "{text}");
 }
+
+#[test]
+fn the_storage_of_new_backups_is_walked_even_if_no_row_names_it() {
+    let site = Site::new();
+    let nothing = site.program.json(4, &["check", "--orphans"]);
+    assert!(nothing["unread"][0].as_str().unwrap().starts_with("nothing was walked"), "{nothing:#}");
+    let lost = site.store.place(&new_id(), None);
+    let conf = site.program.path("cinder.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, format!("{text}backup_driver = {}\n", super::POSIX)).unwrap();
+    let document = site.program.json(0, &["check", "--orphans"]);
+    assert_eq!(orphans(&document), [expected("no-row", &lost, 18)]);
+}
+
+/// The memory of a walk has nothing to do with the number of objects or orphans.
+#[test]
+fn memory_does_not_grow_with_the_number_of_orphans() {
+    let site = Site::new();
+    site.available();
+    let root = site.store.root.join("all");
+    fs::create_dir(&root).unwrap();
+    let within = |kib: usize| {
+        let direct = site.program.command(&["check", "--orphans", "-f", "jsonl", "--settle", "0"]);
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("ulimit -d {kib}; exec \"$0\" \"$@\"")]).arg(direct.get_program()).args(direct.get_args());
+        shell.env_clear().envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("PATH", "/usr/bin:/bin");
+        crate::program::answer(shell.current_dir(site.program.path(".")))
+    };
+    let mut made = 0;
+    for number in [15_000, 60_000] {
+        for place in made..number {
+            let id = format!("{place:08x}-0000-4000-8000-000000000000");
+            fs::write(root.join(format!("{}-00001", prefix_of(&id, &id))), "").unwrap();
+        }
+        made = number;
+        let answer = within(32 * 1_024);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        assert_eq!(answer.stdout.lines().filter(|line| line.starts_with("{\"orphan\"")).count(), number);
+    }
+    // The limit is a real one.
+    assert_ne!(within(2 * 1_024).code, Some(0));
+}
