@@ -95,7 +95,7 @@ fn because(verdict: Verdict) -> &'static str {
         }
         Verdict::Busy => "busy (a service is working on it; wait until it is done)",
         Verdict::Recent => "recent (younger than --older-than; wait)",
-        Verdict::Inconsistent => "inconsistent (scan lists the commands for it; --fix-counters corrects counters)",
+        Verdict::Inconsistent => "inconsistent (scan lists the commands for it; --fix-counters corrects counters, --fix-quotas quotas)",
     }
 }
 

@@ -12,7 +12,7 @@ codes! {
         "The clock of a host is ahead of the database server's by more than `service_down_time`, so its heartbeat proves nothing.",
         "Correct the clock of the host.";
     QuotaWrong = "quota-wrong",
-        "The quota usage of a project is not the number and size of its live backups, is negative, or has several rows.",
+        "The quota usage of a project is not the number and size of its live backups.",
         "Run the suggested command.";
     }
 }

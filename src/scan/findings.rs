@@ -272,22 +272,23 @@ impl<'a> Findings<'a> {
         found.iter().map(decide::attachment).try_for_each(|finding| self.give(finding))
     }
 
-    /// Wrong quotas, if they are to be corrected. Otherwise they are notices, because the account may not read the reservations.
+    /// Wrong quotas, if they are to be corrected. Otherwise only rows that contradict themselves: the rest are notices.
     fn quotas(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
-        let pending = self.pending;
-        if !self.request.policy.fix_quotas || !self.request.selection.takes_quotas() {
-            return Ok(());
-        }
-        reader.require_quotas()?;
-        let projects: Vec<String> = pending.quotas.keys().cloned().collect();
+        let (pending, corrects) = (self.pending, self.request.policy.fix_quotas && self.request.selection.takes_quotas());
         let mut reservations: HashMap<String, Vec<Reservation>> = HashMap::new();
-        for reservation in reader.live_reservations(&projects)? {
-            reservations.entry(reservation.project_id.clone()).or_default().push(reservation);
+        if corrects {
+            reader.require_quotas()?;
+            let projects: Vec<String> = pending.quotas.keys().cloned().collect();
+            for reservation in reader.live_reservations(&projects)? {
+                reservations.entry(reservation.project_id.clone()).or_default().push(reservation);
+            }
         }
         for (project, usages) in &pending.quotas {
             let waits = self.recounted.contains(project).then(|| "another unit changes what it counts; scan again afterwards".to_owned());
-            let case = quota_case(project, usages.clone(), Some(reservations.remove(project).unwrap_or_default()), self.census, waits);
-            if let Some(finding) = decide::quota(&case, self.situation) {
+            let of_project = corrects.then(|| reservations.remove(project).unwrap_or_default());
+            let case = quota_case(project, usages.clone(), of_project, self.census, waits);
+            let finding = decide::quota(&case, self.situation).filter(|_| corrects || case.is_contradictory());
+            if let Some(finding) = finding {
                 let reservations = case.reservations.iter().flatten().map(Reservation::image);
                 self.keep(finding, || case.usages.iter().map(QuotaUsage::image).chain(reservations).collect())?;
             }

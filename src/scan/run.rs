@@ -425,12 +425,13 @@ impl Basis<'_> {
             .collect()
     }
 
-    /// Wrong quotas that are not to be corrected; see [`Findings::quotas`].
+    /// Wrong quotas that are no findings; see [`Findings::quotas`].
     fn quotas(&self) -> impl Iterator<Item = Notice> {
         let quotas = self.pending.quotas.iter().filter(|_| !self.request.policy.fix_quotas);
         quotas.filter_map(|(project, usages)| {
             let case = quota_case(project, usages.clone(), None, self.census, None);
-            let Finding { evidence, follow_up, .. } = decide::quota(&case, self.situation)?;
+            let finding = decide::quota(&case, self.situation).filter(|_| !case.is_contradictory());
+            let Finding { evidence, follow_up, .. } = finding?;
             let text = evidence.into_iter().map(|evidence| evidence.text).collect::<Vec<_>>().join("; ");
             Some(Notice { code: NoticeCode::QuotaWrong.into(), text, follow_up })
         })

@@ -10,7 +10,7 @@ use crate::database::{Cells, Change, Database, RowKey, changes};
 use crate::guards::grants;
 use crate::history::forget_outcomes;
 use crate::population::GONE;
-use crate::program::Program;
+use crate::program::{Program, find, finding};
 use crate::rows::{Cell, Row, ago, backup, quota_usage, reservation};
 use crate::schemas::{Columns, engines, fresh};
 
@@ -76,7 +76,10 @@ fn quotas_become_what_cinders_own_sync_makes_them_and_undo_restores_them() {
         cinder::expire_reservations(&theirs.url());
         assert_ne!(cinder::quota(&theirs.url(), "sync"), [] as [String; 0]);
         let program = Program::on(ours.url());
-        assert_eq!(program.json(0, &["scan"])["notices"].as_array().unwrap().len(), 4, "{}", engine.name());
+        let scan = program.json(3, &["scan", "--project", "negative", "--project", "high", "--older-than", "1h", "--detailed-exitcode"]);
+        assert!(scan["notices"].to_string().contains("backups in use 30, counted 8"), "{} {scan:#}", engine.name());
+        assert!(finding(&scan, "negative").to_string().contains("backups in use -2, counted 8"), "{} {scan:#}", engine.name());
+        assert!(find(&scan, "high").is_none(), "a number that is only late is no finding");
         let before = ours.rows_of(&ALL);
         assert_eq!(fix(&program, 0, &["--dry-run", "--older-than", "1h"])["summary"]["planned"], 4);
         assert_eq!(changes(&before, &ours.rows_of(&ALL)), []);
@@ -127,7 +130,8 @@ fn open_reservations_and_duplicate_rows_are_refused_with_the_reason() {
         let before = database.rows_of(&ALL);
         let document = fix(&program, 6, &["--yes"]);
         assert!(reason(&document).contains("several rows of it for backups"), "{document:#}");
-        assert!(program.json(0, &["scan"])["notices"].to_string().contains("several rows in quota_usages for backups"));
+        let scan = program.json(0, &["scan"]);
+        assert!(finding(&scan, "twice").to_string().contains("several rows in quota_usages for backups"), "{scan:#}");
         assert_eq!(changes(&before, &database.rows_of(&ALL)), []);
     }
 }

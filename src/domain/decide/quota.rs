@@ -30,6 +30,16 @@ pub struct QuotaCase {
     pub waits: Option<String>,
 }
 
+impl QuotaCase {
+    /// Whether its rows contradict themselves: a number is negative, or two rows count the same. Another wrong number is only late: Cinder
+    /// can be configured to count again from time to time.
+    pub fn is_contradictory(&self) -> bool {
+        let usages = &self.usages;
+        let is_twice = |usage: &QuotaUsage| usages.iter().filter(|other| other.resource == usage.resource).count() > 1;
+        usages.iter().any(|usage| usage.in_use < 0 || usage.reserved < 0 || is_twice(usage))
+    }
+}
+
 /// Decides for the quotas of a project; `None` if they are right.
 pub fn quota(case: &QuotaCase, situation: &Situation) -> Option<Finding> {
     let QuotaCase { project, usages, reservations, counted, waits } = case;
