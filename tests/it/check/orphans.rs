@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::slow::{SILENT, bucket, end, send, wait_until};
 use super::{Placed, Site, TWO_HOURS, age, new_id, prefix_of};
 use crate::program::Answer;
 use crate::rows::{Cell, ago};
@@ -333,4 +337,42 @@ fn memory_does_not_grow_with_the_number_of_orphans() {
     }
     // The limit is a real one.
     assert_ne!(within(2 * 1_024).code, Some(0));
+}
+
+#[test]
+fn a_row_that_is_added_while_its_objects_are_listed_is_seen() {
+    let (site, server, ids) = bucket(3);
+    let other = new_id();
+    let rename = |from: &str, to: &str| site.database.execute(&format!("UPDATE backups SET id = '{to}' WHERE id = '{from}'"));
+    rename(&ids[2], &other);
+    let walk = ["check", "--orphans", "-f", "json", "--settle", "0"];
+    let without = site.program.run(&walk);
+    let kinds = orphans(&without.json()).into_iter().map(|(kind, id, _)| (kind, id)).collect::<Vec<_>>();
+    assert!(kinds.contains(&("no-row".to_owned(), Some(ids[2].clone()))), "{kinds:?}");
+    server.requests.lock().unwrap().clear();
+    server.delay.store(3_000, Ordering::SeqCst);
+    let child = site.program.start(&walk);
+    wait_until("request", || !server.requests.lock().unwrap().is_empty());
+    rename(&other, &ids[2]);
+    server.delay.store(0, Ordering::SeqCst);
+    let with = end(child);
+    assert_eq!((with.code, orphans(&with.json())), (Some(0), Vec::new()), "{}", with.stdout);
+}
+
+#[test]
+fn a_signal_stops_a_walk_although_the_server_does_not_answer() {
+    let (site, server, _) = bucket(1);
+    server.delay.store(SILENT, Ordering::SeqCst);
+    let script = site.path("remove.sh");
+    let child = site.program.start(&["check", "--orphans", "-f", "jsonl", "--commands", &script]);
+    wait_until("request", || !server.requests.lock().unwrap().is_empty());
+    let begun = Instant::now();
+    send(&child, Signal::INT);
+    let answer = end(child);
+    // A second, with a margin for a busy machine.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(answer.code, Some(130), "{}", answer.stderr);
+    assert!(answer.stderr.contains("stopped by SIGINT before the end; --resume continues from this stream"), "{}", answer.stderr);
+    assert_eq!(of_kind(&records(&answer), "end")[0]["interrupted"], "SIGINT");
+    assert!(!Path::new(&script).exists(), "a list without its end");
 }
