@@ -275,7 +275,7 @@ impl Walk<'_, '_> {
         let (mut locations, mut failed) = (BTreeSet::new(), BTreeSet::new());
         for place in places {
             if place.driver == Driver::Ceph {
-                let error = self.pool(&place)?;
+                let error = self.pool(&place, false)?;
                 // Cinder makes it with the first backup.
                 if let Some(error) = error.filter(|error| unnamed != Some(&place) || error.kind != StorageErrorKind::NoContainer) {
                     self.fail(&place, &error);
@@ -311,6 +311,12 @@ impl Walk<'_, '_> {
             }
             if self.interrupted.is_some() {
                 return Ok(());
+            }
+        }
+        if let Some(pool) = self.stores.source_pool().map(str::to_owned) {
+            let place = Place { driver: Driver::Ceph, container: Some(pool), project: None };
+            if let Some(error) = self.pool(&place, true)? {
+                self.fail(&place, &error);
             }
         }
         self.nothing_stored(&failed)

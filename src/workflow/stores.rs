@@ -87,6 +87,11 @@ impl Stores {
         Ok(root)
     }
 
+    /// The pool of the source volumes of Ceph backups, if it is named.
+    pub fn source_pool(&self) -> Option<&str> {
+        self.settings.ceph_source_pool.as_deref()
+    }
+
     /// The Ceph cluster.
     pub fn cluster(&self) -> Result<&Cluster, StorageError> {
         let open = || {

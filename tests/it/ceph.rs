@@ -762,12 +762,23 @@ fn images_snapshots_and_metadata_without_a_live_backup_are_orphans() {
         .map(|(place, id)| format!("{0}@{1}", image(place, id), lab.end_of(BACKUPS, &image(place, id), id).unwrap()));
 
     let program = Program::on(lab.database.url());
+    // Cinder leaves the snapshots of the volume until the volume is deleted.
+    let source = |place: usize, id: &str| {
+        let image = format!("volume-{}", volumes[place]);
+        format!("{image}@{}", lab.end_of(VOLUMES, &image, id).unwrap())
+    };
+    let sources = [("row-deleted", source(0, &marked)), ("no-row", source(1, &half))];
+    let third_source = format!("volume-{chain}@{}", lab.end_of(VOLUMES, &format!("volume-{chain}"), &third).unwrap());
     let options = [("user", CINDER), ("conf", lab.ceph.conf.to_str().unwrap()), ("pool", BACKUPS)];
     let flags: Vec<String> = options.iter().map(|(name, value)| format!("--storage-option=backup_ceph_{name}={value}")).collect();
     let path = std::env::var("PATH").unwrap();
     let find = |settle: &str, script: Option<&str>| {
         let mut command = program.command(&["check", "--orphans", "-f", "json", "--settle", settle]);
-        command.args(&flags).args(script.iter().flat_map(|script| ["--commands", script])).env("PATH", &path);
+        command
+            .args(&flags)
+            .args(["--ceph-source-pool", VOLUMES])
+            .args(script.iter().flat_map(|script| ["--commands", script]))
+            .env("PATH", &path);
         answer(&mut command)
     };
     let (backups, all) = ([&third, &marked, &half, &gone], [&chain, &volumes[0], &volumes[1], &volumes[2]]);
@@ -784,8 +795,11 @@ fn images_snapshots_and_metadata_without_a_live_backup_are_orphans() {
         ("half", half_end),
         ("nothing-stored", format!("{{\"base\": \"{}\"}}", image(2, &gone))),
     ]
+    .into_iter()
+    .chain(sources)
+    .chain([("no-row", third_source)])
     .map(|(kind, name)| (kind.to_owned(), name))
-    .into();
+    .collect();
     assert_eq!(orphans_of(&document, &all, &backups), right, "{document:#} {}", found.stderr);
     assert_eq!((found.code, &document["unread"]), (Some(9), &json!([])), "{}", found.stderr);
     let marked_bytes = document["orphans"].as_array().unwrap().iter().find(|one| one["name"] == image(0, &marked).as_str()).unwrap();

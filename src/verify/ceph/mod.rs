@@ -16,7 +16,7 @@ mod observe;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::names::{backup_of_meta, backup_of_snapshot, may_need_image, meta, owner_of_image, volumes_of};
+pub(crate) use self::names::{backup_of_meta, backup_of_snapshot, may_need_image, meta, owner_of_image, volume_of_image, volumes_of};
 
 use std::sync::Arc;
 

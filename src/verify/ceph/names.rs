@@ -153,6 +153,11 @@ pub(crate) fn owner_of_image(image: &str) -> Option<(&str, Option<&str>)> {
     (is_uuid(volume) && backup.is_none_or(is_uuid)).then_some((volume, backup))
 }
 
+/// The volume that an image is, by Cinder's default name for it.
+pub(crate) fn volume_of_image(image: &str) -> Option<&str> {
+    image.strip_prefix("volume-").filter(|volume| is_uuid(volume))
+}
+
 /// The backup whose metadata an object is.
 pub(crate) fn backup_of_meta(name: &str) -> Option<&str> {
     name.strip_prefix("backup.")?.strip_suffix(".meta").filter(|backup| is_uuid(backup))
@@ -286,6 +291,7 @@ mod tests {
             assert_eq!(owner_of_image(&other), None, "{other}");
         }
         assert_eq!(backup_of_meta("backup.x.meta"), None);
+        assert_eq!((volume_of_image(&format!("volume-{v}")), volume_of_image(&format!("volume-{v}.backup.{b}"))), (Some(v), None));
     }
 
     #[test]

@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use super::{PORTION, Result, Walk, ceph};
 use crate::domain::text::count;
 use crate::domain::time::stamp;
-use crate::domain::{Driver, StorageRow};
+use crate::domain::{CodeSet, Driver, StorageRow};
 use crate::report::safe;
 use crate::spool::Spool;
 use crate::storage::{ObjectStore, StorageError};
-use crate::verify::ceph::{backup_of_meta, backup_of_snapshot, meta};
+use crate::verify::ceph::{backup_of_meta, backup_of_snapshot};
 use crate::verify::orphans::{ObjectGroup, ObjectTotals, Orphan, OrphanHead, OrphanKind, judge};
 use crate::verify::removal::{NAMES_OF_COMMAND, Removal};
 use crate::workflow::Error;
@@ -77,18 +77,13 @@ fn looked_at(number: usize, kind: OrphanKind, orphan: &Orphan, present: &Present
     let ObjectTotals { objects, bytes, oldest_at, newest_at, .. } = present.totals;
     format!(
         "{number}. {}: backup {} of volume {}: {row}; {} with {bytes} bytes, from {} to {}",
-        kind_name(kind),
+        kind.as_str(),
         orphan.backup_id.as_deref().unwrap_or_default(),
         orphan.volume_id.as_deref().unwrap_or_default(),
         count(objects, "object"),
         time(oldest_at),
         time(newest_at),
     )
-}
-
-fn kind_name(kind: OrphanKind) -> &'static str {
-    use crate::domain::CodeSet;
-    kind.as_str()
 }
 
 impl Walk<'_, '_> {
@@ -187,14 +182,14 @@ impl Walk<'_, '_> {
             let found = StorageError::none_if_absent(pool.snapshots(image))?.unwrap_or_default();
             if let Some(found) = found.into_iter().find(|found| found.name == snapshot) {
                 present.totals = ceph::totals(found.created, 0);
-                present.is_finished = pool.object(&meta(backup))?.is_some();
+                present.is_finished = ceph::is_finished(&pool, image, backup)?;
             }
         } else if backup_of_meta(name).is_some() {
             let stat = pool.object(name)?;
             present.totals = stat.map(|stat| ceph::totals(stat.modified, stat.size)).unwrap_or_default();
             present.is_finished = true;
         } else if let Some((totals, is_finished)) = ceph::image_totals(&pool, name, backup)? {
-            (present.totals, present.is_finished) = (totals, is_finished || backup.is_empty());
+            (present.totals, present.is_finished) = (totals, is_finished);
             for snapshot in pool.snapshots(name)? {
                 if let Some(backup) = backup_of_snapshot(&snapshot.name) {
                     present.names.push(&backup.to_owned()).map_err(|error| StorageError::protocol(error.to_string()))?;
