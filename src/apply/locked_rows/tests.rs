@@ -24,7 +24,8 @@ use crate::spool::Spool;
 const TABLES: &str = "
 CREATE TABLE backups (id TEXT COLLATE NOCASE, status, host, service, volume_id TEXT COLLATE NOCASE, display_name, project_id, size,
     object_count, container, service_metadata, fail_reason, created_at, updated_at, parent_id TEXT COLLATE NOCASE, temp_volume_id,
-    temp_snapshot_id, num_dependent_backups, snapshot_id TEXT COLLATE NOCASE, restore_volume_id TEXT COLLATE NOCASE, deleted DEFAULT 0);
+    temp_snapshot_id, num_dependent_backups, snapshot_id TEXT COLLATE NOCASE, restore_volume_id TEXT COLLATE NOCASE, deleted DEFAULT 0,
+    deleted_at);
 CREATE TABLE volumes (id TEXT COLLATE NOCASE, status, attach_status, size, display_name, project_id, created_at, updated_at,
     previous_status, deleted DEFAULT 0);
 CREATE TABLE snapshots (id TEXT COLLATE NOCASE, status, volume_id, display_name, project_id, created_at, updated_at, deleted DEFAULT 0);
