@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::code::codes;
 use crate::domain::{Code, DatabaseInfo, Finding, Thresholds, Verdict};
+use crate::spool::Spool;
 
 codes! {
     /// What a notice is about.
@@ -63,7 +64,7 @@ impl Summary {
 }
 
 /// The document `cinder-backup-repair/scan`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct ScanDocument {
     /// Always `cinder-backup-repair/scan`.
     pub schema: &'static str,
@@ -76,7 +77,7 @@ pub struct ScanDocument {
     /// The time spans that verdicts depend on.
     pub thresholds: Thresholds,
     /// What was found, the oldest first; with `--limit` no more than that.
-    pub findings: Vec<Finding>,
+    pub findings: Spool<Finding>,
     /// Further notices.
     pub notices: Vec<Notice>,
     /// How many findings have which verdict, those that `--limit` left out among them.

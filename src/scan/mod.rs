@@ -1,8 +1,8 @@
 //! From the database to findings: reads the rows that decisions depend on, in batches, and decides with [`crate::domain::decide`].
 //!
-//! May use `db` and `domain`. Everything is read in one transaction that the database holds read-only. A scan reads `backups` in at most
-//! two passes, whatever it finds. The first is the census. The second finds the references to rows whose use the census leaves open. All
-//! else is read by an index, or in one pass over the other tables.
+//! May use `db`, `domain` and `spool`. Everything is read in one transaction that the database holds read-only. A scan reads `backups` in
+//! at most two passes, whatever it finds. The first is the census. The second finds the references to rows whose use the census leaves
+//! open. All else is read by an index, or in one pass over the other tables.
 
 mod active;
 mod cases;
@@ -31,4 +31,4 @@ pub use reader::{Lock, OfProject, Reader, ReservationTotals, Row, UnitAnswers, r
 pub use references::{ReferenceColumn, References};
 #[cfg(test)]
 pub(crate) use related_rows::{RelatedRows, Repaired, ScanFacts};
-pub use run::{KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, database_info, scan, scan_to, situation};
+pub use run::{KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, database_info, scan, scan_to, situation, sort};

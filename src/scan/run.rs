@@ -1,7 +1,10 @@
 //! One scan: reads what decisions depend on, makes the findings, and collects them in a document or passes each on at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
+use jiff::civil::DateTime;
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::cases::{explainers, explains_always, quota_case, snapshot_explainers};
@@ -22,6 +25,7 @@ use crate::domain::time::{human, rfc3339};
 use crate::domain::{
     Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Matched, NULL, Policy, QuotaUsage, Selection, Services, Situation,
 };
+use crate::spool::Spool;
 
 /// Why a scan could not be made.
 #[derive(Debug, Error)]
@@ -32,6 +36,9 @@ pub enum ScanError {
     /// A named backup does not exist, or the name is not unique.
     #[error("{0}")]
     Selection(String),
+    /// The findings do not fit into their temporary file.
+    #[error(transparent)]
+    Spool(#[from] io::Error),
     /// The receiver of the records has stopped the scan, and knows why.
     #[error("stopped")]
     Stopped,
@@ -126,10 +133,10 @@ pub trait ScanOutput {
     fn add(&mut self, record: ScanRecord) -> Result<(), ScanError>;
 }
 
-impl ScanOutput for (Vec<Finding>, Vec<Notice>) {
+impl ScanOutput for (Spool<Finding>, Vec<Notice>) {
     fn add(&mut self, record: ScanRecord) -> Result<(), ScanError> {
         match record {
-            ScanRecord::Finding(finding) => self.0.push(*finding),
+            ScanRecord::Finding(finding) => self.0.push(&finding)?,
             ScanRecord::Notice(notice) => self.1.push(notice),
             ScanRecord::Chain(_) | ScanRecord::Backup(_) => {}
         }
@@ -147,11 +154,31 @@ pub struct Stream<'o> {
 
 /// Makes a scan in one read-only transaction. The document has the findings in their order.
 pub fn scan(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>) -> Result<Scan, ScanError> {
-    let mut kept = (Vec::new(), Vec::new());
+    let mut kept = <(Spool<Finding>, Vec<Notice>)>::default();
     let mut scan = scan_to(session, schema, request, Stream { output: &mut kept, catalog: None })?;
     (scan.document.findings, scan.document.notices) = kept;
-    scan.document.findings.sort_by(|a, b| order(a).cmp(&order(b)));
+    sort(&mut scan.document.findings)?;
     Ok(scan)
+}
+
+/// Brings findings into the order of a scan: the oldest first, and those without a time last. It needs some 40 bytes a finding.
+///
+/// # Errors
+/// Those of the temporary file.
+pub fn sort(findings: &mut Spool<Finding>) -> io::Result<()> {
+    #[derive(Deserialize)]
+    struct Order {
+        since: Option<String>,
+        kind: FindingKind,
+    }
+    // A time beyond those of RFC 3339 is written without an offset.
+    let time = |text: String| text.trim_end_matches('Z').parse::<DateTime>().ok();
+    let key = |Order { since, kind }, place| (since.is_none(), since.and_then(time), kind, place);
+    let orders = findings.parts::<Order>(0..findings.len()).zip(0..).map(|(order, place)| order.map(|order| key(order, place)));
+    let mut orders = orders.collect::<io::Result<Vec<_>>>()?;
+    orders.sort_unstable();
+    findings.rearrange(orders.into_iter().map(|(.., place)| place));
+    Ok(())
 }
 
 /// Makes a scan in one read-only transaction, and passes each record on as it is made. The document then has no findings.
@@ -192,7 +219,7 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>,
         database,
         taken_at: rfc3339(situation.now),
         thresholds: request.policy.thresholds,
-        findings: Vec::new(),
+        findings: Spool::default(),
         notices: Vec::new(),
         summary,
         left_out,

@@ -99,6 +99,7 @@ impl From<ScanError> for Error {
         match error {
             ScanError::Db(error) => Self::Database(error),
             ScanError::Selection(problem) => Self::Unusable(problem),
+            ScanError::Spool(error) => error.into(),
             ScanError::Stopped => Self::Unusable("the scan was stopped".to_owned()),
         }
     }

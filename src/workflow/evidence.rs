@@ -92,7 +92,7 @@ pub fn unsettled_targets(
         // Before a check that may take hours, not after it.
         wanted.require_matches(&scan.census, &scan.situation, observer)?;
     }
-    let mut targets = targets_of_findings(&scan.document.findings, database.schema.columns);
+    let mut targets = targets_of_findings(&scan.document.findings, database.schema.columns)?;
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).datetime();
     targets.retain(|target| {
         !checks.get(&target.backup.id).is_some_and(|check| {

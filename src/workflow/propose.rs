@@ -3,14 +3,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 
-use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::apply::{SimulatedOutcome, simulate};
 use crate::domain::{Checks, Finding, FindingKind, Policy, Selection};
 use crate::plan::{Basis, Plan, Proposed, Unit};
 use crate::scan::records::ScanRecord;
-use crate::scan::{KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, scan, scan_to};
+use crate::scan::{KeptRows, Scan, ScanError, ScanOutput, ScanRequest, Stream, scan, scan_to, sort};
 use crate::spool::Spool;
 
 use super::observer::{Observer, reading};
@@ -93,24 +92,20 @@ struct Findings {
     has_names: bool,
     /// The ids of what is repaired, if backups were named.
     named: HashSet<String>,
-    error: Option<io::Error>,
 }
 
 impl ScanOutput for Findings {
     fn add(&mut self, record: ScanRecord) -> std::result::Result<(), ScanError> {
         let ScanRecord::Finding(finding) = record else { return Ok(()) };
-        let added = if finding.is_actionable() {
+        if finding.is_actionable() {
             if self.has_names {
                 self.named.insert(finding.id.clone());
             }
-            self.proposed.add(Unit::of_finding(*finding))
+            self.proposed.add(Unit::of_finding(*finding))?;
         } else {
-            self.others.push(&finding)
-        };
-        added.map_err(|error| {
-            self.error = Some(error);
-            ScanError::Stopped
-        })
+            self.others.push(&finding)?;
+        }
+        Ok(())
     }
 }
 
@@ -124,10 +119,8 @@ struct Proposal {
 
 fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<Proposal> {
     let mut findings = Findings { has_names: !request.selection.backups.is_empty(), ..Findings::default() };
-    let scan = scan_to(database.session.as_mut(), &database.schema, request, Stream { output: &mut findings, catalog: None });
-    let Findings { proposed, mut others, named, error, .. } = findings;
-    error.map_or(Ok(()), Err)?;
-    let scan = scan?;
+    let scan = scan_to(database.session.as_mut(), &database.schema, request, Stream { output: &mut findings, catalog: None })?;
+    let Findings { proposed, mut others, named, .. } = findings;
     sort(&mut others)?;
     let basis = Basis {
         id: Uuid::new_v4().to_string(),
@@ -144,23 +137,6 @@ fn propose(database: &mut Database, request: &ScanRequest<'_>) -> Result<Proposa
         remove_done(&mut plan, &scan)?;
     }
     Ok(Proposal { plan, scan, others, named })
-}
-
-/// Brings findings into the order of a scan.
-fn sort(findings: &mut Spool<Finding>) -> io::Result<()> {
-    #[derive(Deserialize)]
-    struct Order {
-        since: Option<String>,
-        kind: FindingKind,
-        id: String,
-    }
-    let orders = findings
-        .parts::<Order>(0..findings.len())
-        .map(|order| order.map(|order| (order.since.is_none(), order.since, order.kind, order.id)));
-    let mut orders: Vec<_> = orders.zip(0..).map(|(order, place)| Ok((order?, place))).collect::<io::Result<_>>()?;
-    orders.sort_unstable();
-    findings.rearrange(orders.into_iter().map(|(_, place)| place));
-    Ok(())
 }
 
 /// Removes units whose work another unit does: the unit of an increment that becomes available also counts its parent again, which corrects

@@ -1,6 +1,7 @@
 //! The backups to check.
 
 use std::collections::{BTreeSet, HashSet};
+use std::io;
 use std::path::Path;
 
 use super::catalog_source::CatalogSource;
@@ -13,6 +14,7 @@ use crate::domain::time::rfc3339;
 use crate::domain::{Backup, ColumnSet, DatabaseInfo, Finding, Matched, NULL, Selection, Situation, Value};
 use crate::scan::catalog::Catalog;
 use crate::scan::{KeptRows, Reader, lineage, names, situation};
+use crate::spool::Spool;
 use crate::verify::Target;
 use crate::verify::partial::CatalogPart;
 
@@ -52,7 +54,7 @@ impl TargetList {
     /// The backups that a scan finds and whose data matters.
     pub fn of_findings(database: &mut Database, wanted: &Wanted, observer: &dyn Observer) -> super::Result<Self> {
         let scan = find(database, wanted, KeptRows::Chains, observer)?;
-        let targets = targets_of_findings(&scan.document.findings, database.schema.columns);
+        let targets = targets_of_findings(&scan.document.findings, database.schema.columns)?;
         Ok(Self::of_list(targets, database.info(), scan.document.taken_at))
     }
 
@@ -154,8 +156,8 @@ fn resolved(targets: Vec<Target>, selection: &Selection) -> super::Result<Vec<Ta
 }
 
 /// The backups that findings are about, if the findings have their rows.
-pub fn targets_of_findings(findings: &[Finding], columns: ColumnSet) -> Vec<Target> {
-    findings.iter().filter_map(|finding| target_of_finding(finding, columns)).collect()
+pub fn targets_of_findings(findings: &Spool<Finding>, columns: ColumnSet) -> io::Result<Vec<Target>> {
+    findings.iter().filter_map(|finding| finding.map(|finding| target_of_finding(&finding, columns)).transpose()).collect()
 }
 
 /// The backups with these ids, if they are live, with their ancestors.

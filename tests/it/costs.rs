@@ -240,6 +240,11 @@ fn a_stream_needs_little_memory_whatever_it_finds() {
         database.execute(&format!("UPDATE backups SET num_dependent_backups = {counter} WHERE status = 'available'"));
         assert_eq!(lines(&[]), findings + 3, "{counter}");
     }
+    // A result that is written at the end needs some 150 bytes for each finding, and a finding has two thousand.
+    for (args, lines) in [(&["json", "--noindent"][..], 1), (&["value", "-c", "ID"], backups + 1)] {
+        let scan = within(&program, 88 * 1024, &[&["scan", "-q", "-f"], args].concat());
+        assert_eq!((scan.code, scan.stdout.lines().count()), (Some(0), lines), "{args:?} {}", scan.stderr);
+    }
     database.execute("UPDATE backups SET num_dependent_backups = NULL, parent_id = NULL WHERE status = 'available'");
     assert_eq!(lines(&["--all"]), 3 + 2 * (backups + 1));
 }

@@ -22,7 +22,7 @@ pub(crate) const SEES: &[(&str, &[&str])] = &[
     ("config", &["domain", "input"]),
     ("db", &["domain", "input", "config"]),
     ("storage", &["backoff", "domain", "input", "config", "format", "parallel"]),
-    ("scan", &["domain", "db"]),
+    ("scan", &["domain", "db", "spool"]),
     ("verify", &["domain", "format", "parallel", "spool", "storage"]),
     ("apply", &["backoff", "parallel", "plan", "audit", "scan", "spool", "db", "domain"]),
     ("report", &["domain", "plan", "db", "spool"]),

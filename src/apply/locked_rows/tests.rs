@@ -239,8 +239,8 @@ fn rows_now(reader: &mut Reader<'_>, rows: &UnitRows) -> LockedRows {
 /// In a dry run, every unit is decided as the plan has it, with the rows as the units before it would have left them.
 fn same_decisions(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy) {
     let mut proposed = Proposed::default();
-    for finding in scan.document.findings.iter().filter(|finding| finding.is_actionable()) {
-        proposed.add(Unit::of_finding(finding.clone())).unwrap();
+    for finding in scan.document.findings.iter().map(Result::unwrap).filter(Finding::is_actionable) {
+        proposed.add(Unit::of_finding(finding)).unwrap();
     }
     let plan = Plan::propose(proposed, basis(scan, policy, &Checks::new())).unwrap();
     let mut written = Written::default();

@@ -1,6 +1,7 @@
 //! `scan`
 
 use std::collections::HashSet;
+use std::io;
 
 use clap::Args;
 
@@ -44,8 +45,10 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     let kept = if ui.is_document() { KeptRows::Chains } else { KeptRows::None };
     let scan = find(&mut database, &wanted, kept, &ProgressDisplay::new(ui))?;
     let document = &scan.document;
-    say_unreported(ui, &scan, &document.findings.iter().map(|finding| finding.id.clone()).collect());
-    ui.result(document, "findings", || Grid::of(&document.findings, view::FINDINGS))?;
+    if !wanted.selection.backups.is_empty() {
+        say_unreported(ui, &scan, &document.findings.iter().map(|finding| Ok(finding?.id)).collect::<io::Result<_>>()?);
+    }
+    ui.result(document, "findings", || Grid::try_of(document.findings.iter(), view::FINDINGS))?;
     if ui.is_table() {
         for notice in &document.notices {
             ui.warn(&notice.text);
