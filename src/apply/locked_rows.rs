@@ -27,7 +27,7 @@ pub struct LockedRows {
     reservations: BTreeMap<String, Reservation>,
     /// The reservations of the project whose quotas change.
     totals: ReservationTotals,
-    /// The live ones, if its quotas are counted.
+    /// The live ones.
     live_reservations: Vec<Reservation>,
     /// Live attachments of the volume that may be set free.
     attachments: Vec<Attachment>,
@@ -40,7 +40,7 @@ impl LockedRows {
         let lock = if access == Access::Write { Lock::Held } else { Lock::None };
         let wanted: Vec<(Table, &str)> = rows.all().collect();
         let held: Vec<&str> = rows.held.iter().map(String::as_str).filter(|id| decides && *id != NO_VOLUME).collect();
-        let project = rows.project.as_deref().filter(|_| decides).map(|id| OfProject { id, with_reservations: rows.counts_quotas });
+        let project = rows.project.as_deref().filter(|_| decides).map(|id| OfProject { id, with_totals: rows.counts_quotas });
         let UnitAnswers { rows, attachments, totals, live_reservations } = reader.rows_of_unit(access, &wanted, lock, (&held, project))?;
         let mut fresh = Self { attachments, totals, live_reservations, ..Self::default() };
         for row in rows.into_iter().flatten().filter(|row| !decides || !row.is_deleted()) {
@@ -239,11 +239,11 @@ impl Facts for LockedFacts<'_> {
     }
 
     fn deletion(&self, _: &Backup) -> Deletion {
-        let LockedRows { metadata, quotas, totals, .. } = self.rows;
+        let LockedRows { metadata, quotas, live_reservations, .. } = self.rows;
         Deletion {
             metadata: metadata.values().cloned().collect(),
             quotas: quotas.values().cloned().collect(),
-            open_reservations: totals.live,
+            open_reservations: live_reservations.len(),
             ..Deletion::default()
         }
     }

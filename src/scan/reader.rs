@@ -79,9 +79,9 @@ pub struct UnitAnswers {
     pub rows: Vec<Option<Row>>,
     /// The live attachments.
     pub attachments: Vec<Attachment>,
-    /// The reservations of the project.
+    /// The reservations of the project, if they were to be counted.
     pub totals: ReservationTotals,
-    /// The live ones, if they were wanted.
+    /// The live ones.
     pub live_reservations: Vec<Reservation>,
 }
 
@@ -90,8 +90,8 @@ pub struct UnitAnswers {
 pub struct OfProject<'a> {
     /// The project.
     pub id: &'a str,
-    /// Whether each of them is wanted, and not only their number.
-    pub with_reservations: bool,
+    /// Whether all that were ever made are counted, too, which reads each of them.
+    pub with_totals: bool,
 }
 
 /// The reservations of a project for backups and their gigabytes. If they are the same twice, it made none and ended none in between.
@@ -579,9 +579,9 @@ impl Reader<'_> {
         let mut steps: Vec<PipelineStep> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
         steps.extend(volumes.iter().map(|volume| PipelineStep::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
         // After its rows of quota_usages are locked, so that nobody can reserve anything meanwhile.
-        if let Some(OfProject { id, with_reservations }) = project {
-            let statements = [&sql::RESERVATIONS_BY_PROJECTS, &sql::RESERVATIONS_LIVE_BY_PROJECTS];
-            let wanted = statements.into_iter().take(if with_reservations { 2 } else { 1 });
+        if let Some(OfProject { id, with_totals }) = project {
+            let statements = [&sql::RESERVATIONS_LIVE_BY_PROJECTS, &sql::RESERVATIONS_BY_PROJECTS];
+            let wanted = statements.into_iter().take(if with_totals { 2 } else { 1 });
             steps.extend(wanted.map(|statement| PipelineStep::Query(statement, vec![Param::Ids(vec![id.to_owned()])])));
         }
         let answers = self.session.begin_with(access, &steps)?;
@@ -591,8 +591,8 @@ impl Reader<'_> {
             StepResult::Matched(_) => &[],
         });
         let attachments = others.by_ref().take(volumes.len()).flatten().map(|row| attachment(&mut row.clone())).collect();
+        let live_reservations = others.next().unwrap_or_default().iter().map(|row| reservation(&mut row.clone())).collect();
         let totals = others.next().and_then(<[_]>::first).map(|row| totals(&mut row.clone()).1).unwrap_or_default();
-        let live_reservations = others.flatten().map(|row| reservation(&mut row.clone())).collect();
         Ok(UnitAnswers { rows, attachments, totals, live_reservations })
     }
 

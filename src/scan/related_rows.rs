@@ -9,7 +9,7 @@ use super::cases::Facts;
 use super::census::Census;
 use super::compact_ids::CompactIds;
 use super::lineage;
-use super::reader::{Reader, ReservationTotals};
+use super::reader::Reader;
 use super::references::{ReferenceColumn, References};
 use crate::db::DbError;
 use crate::domain::decide::{self, BackupCase, Children, Deletion, OtherBackups, Peer};
@@ -75,19 +75,21 @@ impl RelatedRows {
         let projects = ids(backups.iter().filter_map(|backup| backup.project_id.as_ref()));
         let metadata = by_key(reader.backup_metadata(&wanted)?, |row| Some(&row.backup_id));
         let keys: ByKey<String> = reader.backup_keys(&wanted)?.into_iter().map(|(id, key_id)| (key(&id).into_owned(), key_id)).collect();
-        let (mut quotas, mut reservations): (HashMap<String, Vec<QuotaUsage>>, HashMap<String, ReservationTotals>) = Default::default();
+        let (mut quotas, mut reservations): (HashMap<String, Vec<QuotaUsage>>, HashMap<String, usize>) = Default::default();
         if with_quotas {
             for quota in reader.quota_usages_of(&projects)? {
                 quotas.entry(quota.project_id.clone()).or_default().push(quota);
             }
-            reservations = reader.reservation_totals(&projects)?;
+            for reservation in reader.live_reservations(&projects)? {
+                *reservations.entry(reservation.project_id).or_default() += 1;
+            }
         }
         for backup in backups {
             let (id, project) = (key(&backup.id), backup.project_id.as_deref().unwrap_or_default());
             let deletion = Deletion {
                 metadata: metadata.get(id.as_ref()).cloned().unwrap_or_default(),
                 quotas: quotas.get(project).cloned().unwrap_or_default(),
-                open_reservations: reservations.get(project).map_or(0, |totals| totals.live),
+                open_reservations: reservations.get(project).copied().unwrap_or_default(),
                 key: keys.get(id.as_ref()).cloned(),
                 ..Deletion::default()
             };

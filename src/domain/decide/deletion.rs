@@ -20,8 +20,8 @@ pub struct Deletion {
     pub metadata: Vec<BackupMetadata>,
     /// What the quotas of its project count; not read with `--no-quota`.
     pub quotas: Vec<QuotaUsage>,
-    /// How many reservations of its project for backups or their gigabytes are open.
-    pub open_reservations: i64,
+    /// How many reservations of its project for backups or their gigabytes are live.
+    pub open_reservations: usize,
     /// The live backups that are based on it. [`Children`] leaves out those in `creating`.
     pub children: Children,
     /// A backup of its volume that is being made, and may be based on it.
