@@ -112,7 +112,7 @@ impl OrphanCheck<'_> {
         let head = OrphanHead { program, database: database.info(), taken_at, settle_seconds, shard: self.shard };
         let (mut places, expected) = reading(observer, || database.read(places))?;
         // If no row names it, all its rows may be lost or purged.
-        let unnamed = configured(&self.storage.options).filter(|place| places.insert(place.clone()));
+        places.extend(configured(&self.storage.options));
         let writer = self.stream.map(|out| StreamWriter::begin(out, &head, None)).transpose().map_err(unwritable)?;
         let output =
             Output { writer, orphans: (self.keeps || self.commands.is_some()).then(Spool::default), summary: OrphanSummary::default() };
@@ -127,7 +127,7 @@ impl OrphanCheck<'_> {
         if places.is_empty() {
             walk.unread.push("nothing was walked: no row names a storage, and cinder.conf names no backup_driver".to_owned());
         }
-        walk.all(places, unnamed.as_ref(), &walked)?;
+        walk.all(places, &walked)?;
         if let Some(out) = self.commands
             && let Some(orphans) = walk.output.orphans.take()
         {
@@ -221,7 +221,9 @@ fn list(
                 Ok(None) => return drop(sender.send(Err(StorageError::protocol("the storage gives no listing in the order of names")))),
                 Err(error) => return drop(sender.send(Err(error))),
             };
-            let is_last = page.is_last || page.objects.is_empty();
+            if page.objects.is_empty() && !page.is_last {
+                return drop(sender.send(Err(StorageError::protocol("a page of the listing is empty, but not the last one"))));
+            }
             for object in page.objects {
                 if range.before.as_ref().is_some_and(|before| object.name >= *before) {
                     grouper.end().into_iter().for_each(|part| drop(sender.send(Ok((part, None)))));
@@ -236,7 +238,7 @@ fn list(
                 }
                 after = name;
             }
-            if is_last {
+            if page.is_last {
                 grouper.end().into_iter().for_each(|part| drop(sender.send(Ok((part, None)))));
                 return;
             }
@@ -271,58 +273,51 @@ struct Portion {
 }
 
 impl Walk<'_, '_> {
-    fn all(&mut self, places: BTreeSet<Place>, unnamed: Option<&Place>, walked: &BTreeMap<(Driver, String), Option<String>>) -> Result<()> {
-        let (mut locations, mut failed) = (BTreeSet::new(), BTreeSet::new());
+    fn all(&mut self, places: BTreeSet<Place>, walked: &BTreeMap<(Driver, String), Option<String>>) -> Result<()> {
+        let mut locations = BTreeSet::new();
         for place in places {
-            if place.driver == Driver::Ceph {
-                let error = self.pool(&place, false)?;
-                // Cinder makes it with the first backup.
-                if let Some(error) = error.filter(|error| unnamed != Some(&place) || error.kind != StorageErrorKind::NoContainer) {
-                    self.fail(&place, &error);
-                    failed.insert(place.driver);
-                }
-                if self.interrupted.is_some() {
-                    return Ok(());
-                }
-                continue;
-            }
-            let store = match self.stores.whole(place.driver, place.container.as_deref(), place.project.as_deref()) {
-                Ok(store) => store,
-                Err(error) => {
-                    self.fail(&place, &error);
-                    failed.insert(place.driver);
-                    continue;
+            let error = if place.driver == Driver::Ceph {
+                self.pool(&place, false)?
+            } else {
+                match self.stores.whole(place.driver, place.container.as_deref(), place.project.as_deref()) {
+                    // Several projects may have their containers in one account.
+                    Ok(store) if !locations.insert((place.driver, store.location().to_owned())) => None,
+                    Ok(store) => self.rest(&place, store, walked)?,
+                    Err(error) => Some(error),
                 }
             };
-            // Several projects may have their containers in one account.
-            if !locations.insert((place.driver, store.location().to_owned())) {
-                continue;
-            }
-            let mut range = NameRange::of(self.shard, place.driver);
-            match walked.get(&(place.driver, store.location().to_owned())) {
-                Some(None) => continue,
-                Some(Some(after)) => range.after.clone_from(after),
-                None => {}
-            }
-            let error = self.one(&place, store, range)?;
-            if let Some(error) = error.filter(|error| unnamed != Some(&place) || error.kind != StorageErrorKind::NoContainer) {
-                self.fail(&place, &error);
-                failed.insert(place.driver);
-            }
+            self.note_error(&place, error);
             if self.interrupted.is_some() {
                 return Ok(());
             }
         }
         if let Some(pool) = self.stores.source_pool().map(str::to_owned) {
             let place = Place { driver: Driver::Ceph, container: Some(pool), project: None };
-            if let Some(error) = self.pool(&place, true)? {
-                self.fail(&place, &error);
-            }
+            let error = self.pool(&place, true)?;
+            self.note_error(&place, error);
         }
-        self.nothing_stored(&failed)
+        self.nothing_stored()
     }
 
-    fn fail(&mut self, place: &Place, error: &StorageError) {
+    /// Walks what an earlier walk left of a store. Returns why it was not read to its end.
+    fn rest(
+        &mut self,
+        place: &Place,
+        store: Arc<dyn ObjectStore>,
+        walked: &BTreeMap<(Driver, String), Option<String>>,
+    ) -> Result<Option<StorageError>> {
+        let mut range = NameRange::of(self.shard, place.driver);
+        match walked.get(&(place.driver, store.location().to_owned())) {
+            Some(None) => return Ok(None),
+            Some(Some(after)) => range.after.clone_from(after),
+            None => {}
+        }
+        self.one(place, store, range)
+    }
+
+    /// Notes why a place was not read to its end. In a container that does not exist there is nothing.
+    fn note_error(&mut self, place: &Place, error: Option<StorageError>) {
+        let Some(error) = error.filter(|error| error.kind != StorageErrorKind::NoContainer) else { return };
         let container = place.container.as_ref().map_or_else(String::new, |container| format!(" {container:?}"));
         self.unread.push(format!("{}{container} was not read to its end: {}", place.driver, error.text));
     }
@@ -463,14 +458,14 @@ impl Walk<'_, '_> {
     }
 
     /// Looks for the backups of which nothing was seen, each by itself: the walk may have missed it, or not been where its row says.
-    fn nothing_stored(&mut self, failed: &BTreeSet<Driver>) -> Result<()> {
+    fn nothing_stored(&mut self) -> Result<()> {
         let mut unseen = std::mem::take(&mut self.expected);
         unseen.numbers.retain(|(_, seen)| !seen);
-        let mut left = 0;
+        let (mut left, mut first) = (0, None);
         for portion in unseen.numbers.chunks(PORTION) {
             let ids: Vec<String> = portion.iter().map(|(number, _)| unseen.ids.id(*number)).collect();
             let rows = self.rows(&ids)?;
-            for row in ids.iter().filter_map(|id| rows.get(id)) {
+            for row in ids.iter().filter_map(|id| rows.get(id::key(id).as_ref())) {
                 if self.is_stopped() {
                     return Ok(());
                 }
@@ -483,10 +478,6 @@ impl Walk<'_, '_> {
                     _ => name.clone().unwrap_or_default(),
                 };
                 if !NameRange::of(self.shard, driver).has(&path) {
-                    continue;
-                }
-                if failed.contains(&driver) {
-                    left += 1;
                     continue;
                 }
                 match self.is_stored(driver, row, name.as_deref()) {
@@ -503,12 +494,15 @@ impl Walk<'_, '_> {
                         status: row.status.clone(),
                         totals: ObjectTotals::default(),
                     })?,
-                    Err(error) => self.unread.push(format!("backup {} was not looked for: {}", row.id, error.text)),
+                    Err(error) => {
+                        left += 1;
+                        first.get_or_insert(error.text);
+                    }
                 }
             }
         }
-        if left > 0 {
-            self.unread.push(format!("{} not looked for, because their storage was not read to its end", count(left, "backup")));
+        if let Some(first) = first {
+            self.unread.push(format!("{} without an object so far could not be looked for: {first}", count(left, "live backup")));
         }
         Ok(())
     }

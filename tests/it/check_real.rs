@@ -263,6 +263,8 @@ fn orphans_agree_with_cinder(store: impl FnOnce(&RealBackups) -> Store, tools: O
     // Where nothing of this backup is.
     let prefix = done[6].text("service_metadata").replace(&id("gone"), &Uuid::new_v4().to_string());
     database.execute(&format!("UPDATE backups SET service_metadata = '{prefix}' WHERE id = '{}'", id("gone")));
+    // Its container does not exist either, which is no error.
+    database.execute(&format!("UPDATE backups SET container = 'no-such-{}' WHERE id = '{}'", Uuid::new_v4(), id("gone")));
     let moved = Uuid::new_v4().to_string();
     database.execute(&format!("UPDATE backups SET id = '{moved}' WHERE id = '{}'", id("gone")));
 
