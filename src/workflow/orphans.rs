@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::check::STOPPED_BY_ERROR;
 use super::{Database, Error, MAX_RUNTIME, Observer, Result, StorageSettings, Stores, WorkEvent, reading};
 use crate::config::{Origin, StorageOptions};
 use crate::db::{DbError, ID_BATCH};
@@ -90,6 +91,8 @@ pub struct OrphanCheck<'a> {
     pub deadline: Option<Instant>,
     /// Where records are written as they are found.
     pub stream: Option<Box<dyn Write + 'a>>,
+    /// Whether nobody reads the stream any more. Unless commands are written, the walk then ends.
+    pub is_unread: &'a dyn Fn() -> bool,
     /// Whether orphans are kept for a document.
     pub keeps: bool,
     /// Where the commands are written that would remove orphans.
@@ -121,8 +124,22 @@ impl OrphanCheck<'_> {
         let quiet = QuietSince::new(began, clock, settle);
         let (shard, deadline) = (self.shard, self.deadline);
         let (familiar, unread, interrupted) = (BTreeSet::new(), Vec::new(), None);
-        let mut walk =
-            Walk { database, observer, stores, cancelled, quiet, shard, deadline, expected, output, familiar, unread, interrupted };
+        let is_unread = Some(self.is_unread).filter(|_| self.commands.is_none());
+        let mut walk = Walk {
+            database,
+            observer,
+            stores,
+            cancelled,
+            quiet,
+            shard,
+            deadline,
+            is_unread,
+            expected,
+            output,
+            familiar,
+            unread,
+            interrupted,
+        };
         let walked = self.resume.as_deref().map_or_else(|| Ok(BTreeMap::new()), |path| walk.resume(path, &head))?;
         if places.is_empty() {
             walk.unread.push("nothing was walked: no row names a storage, and cinder.conf names no backup_driver".to_owned());
@@ -255,6 +272,7 @@ struct Walk<'a, 'o> {
     quiet: QuietSince,
     shard: Option<Shard>,
     deadline: Option<Instant>,
+    is_unread: Option<&'o dyn Fn() -> bool>,
     expected: Expected,
     output: Output<'o>,
     /// The locations where objects of live backups were seen.
@@ -328,6 +346,9 @@ impl Walk<'_, '_> {
             self.interrupted = self.observer.stop().map(|stop| stop.signal);
             if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.interrupted = self.interrupted.or(Some(MAX_RUNTIME));
+            }
+            if self.is_unread.is_some_and(|is_unread| is_unread()) {
+                self.interrupted = self.interrupted.or(Some(STOPPED_BY_ERROR));
             }
             self.cancelled.store(self.interrupted.is_some(), Ordering::Relaxed);
         }

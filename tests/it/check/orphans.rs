@@ -310,6 +310,16 @@ fn the_storage_of_new_backups_is_walked_even_if_no_row_names_it() {
     assert_eq!(orphans(&document), [expected("no-row", &lost, 18)]);
 }
 
+#[test]
+fn a_walk_whose_reader_has_seen_enough_ends_without_an_error() {
+    let site = Site::new();
+    site.store.place(&new_id(), None);
+    many(&site, 10);
+    let answer = site.program.unread(&["check", "--orphans", "-f", "jsonl"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert!(!answer.stderr.contains("stopped by"), "{}", answer.stderr);
+}
+
 /// The memory of a walk has nothing to do with the number of objects or orphans.
 #[test]
 fn memory_does_not_grow_with_the_number_of_orphans() {

@@ -35,8 +35,9 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     let observer = ProgressDisplay::stoppable(ui)?;
     let stream = ui.is_stream().then(|| ui.stream());
     let (settle, resume) = (args.storage.settle, args.resume.clone());
+    let is_unread = || ui.is_closed();
     let keeps = ui.is_document() && !ui.is_stream();
-    let check = OrphanCheck { storage, settle, shard, resume, deadline, stream, keeps, commands: None };
+    let check = OrphanCheck { storage, settle, shard, resume, deadline, stream, is_unread: &is_unread, keeps, commands: None };
     let mut files = NewFiles::create(args.commands.iter())?;
     let OrphanReport { head, orphans, end } = if args.commands.is_some() {
         let mut report = None;
@@ -58,7 +59,9 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
         ui.result(&document, "summary", || Grid::of(&end.summary, view::ORPHANS))?;
     }
     end.unread.iter().for_each(|problem| ui.warn(problem));
-    if let Some(why) = &end.interrupted {
+    // A reader that has seen enough is no reason for a warning.
+    let interrupted = end.interrupted.as_ref().filter(|_| args.commands.is_some() || !ui.is_closed());
+    if let Some(why) = interrupted {
         let how = if ui.is_stream() { "continues from this stream" } else { "continues from the stream of --format jsonl" };
         ui.warn(format!("stopped by {why} before the end; --resume {how}"));
     }
@@ -76,7 +79,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
             database.location
         ),
     });
-    Ok(match end.interrupted.as_deref() {
+    Ok(match interrupted.map(String::as_str) {
         Some(signal) if signal != MAX_RUNTIME => Exit::of_signal(signal),
         _ if backups(true) > 0 => Exit::Damaged,
         _ if !end.unread.is_empty() => Exit::Partial,
