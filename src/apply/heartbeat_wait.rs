@@ -32,7 +32,8 @@ impl<'p> SilentHosts<'p> {
     pub fn add(&mut self, unit: &Unit) {
         let Self { plan, hosts } = self;
         let Some(host) = unit.host.as_deref().filter(|host| !host.trim().is_empty() && !hosts.contains(*host)) else { return };
-        let check = plan.checks.binary_search_by(|check| check.id.cmp(&unit.id)).ok().and_then(|place| plan.checks.get(place));
+        let check =
+            plan.checks.binary_search_by(|check| check.id.cmp(&unit.id)).ok().and_then(|place| plan.checks.get(place)).map(AsRef::as_ref);
         let is_silent = depends_on_silence(unit, check, &plan.policy) && unit.status.as_deref() != Some(ERROR_DELETING);
         if is_silent && plan.purpose == Purpose::Repair && !plan.policy.assume_dead.covers(host) {
             hosts.insert(host.to_owned());

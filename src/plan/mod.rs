@@ -5,9 +5,10 @@
 mod records;
 mod validate;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
+use std::sync::Arc;
 
 use crate::domain::{
     Body, Change, CheckResult, Checks, ColumnSet, DatabaseInfo, Evidence, EvidenceCode, Finding, FindingKind, Image, Policy, Sealed,
@@ -121,9 +122,19 @@ pub struct PlanBody {
     /// The last heartbeat of each host that a unit names, RFC 3339.
     pub heartbeats: BTreeMap<String, Option<String>>,
     /// Results of the checks that the decisions depend on, in the order of their backups' ids.
-    pub checks: Vec<CheckResult>,
+    #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
+    pub checks: Vec<Arc<CheckResult>>,
     /// The units, in the order in which they are applied.
     pub units: Spool<Unit>,
+}
+
+/// Writes shared results as plain ones.
+fn write_shared<S: Serializer>(checks: &[Arc<CheckResult>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(checks.iter().map(AsRef::as_ref))
+}
+
+fn read_shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<CheckResult>>, D::Error> {
+    Ok(Vec::<CheckResult>::deserialize(deserializer)?.into_iter().map(Arc::new).collect())
 }
 
 impl Body for PlanBody {
@@ -261,7 +272,7 @@ impl Plan {
     pub fn check_of(&self, unit: &Unit) -> Option<&CheckResult> {
         let about = unit.kind == FindingKind::Backup && !unit.counter;
         let found = self.checks.binary_search_by(|check| check.id.cmp(&unit.id)).ok().filter(|_| about);
-        found.and_then(|place| self.checks.get(place))
+        found.and_then(|place| self.checks.get(place)).map(AsRef::as_ref)
     }
 
     /// Keeps only the units with these numbers, which stay the same, and seals the plan again.

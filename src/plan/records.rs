@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufRead, Write};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +89,7 @@ impl Plan {
         };
         let mut writer = StreamWriter::<PlanRecords, _>::begin(out, &head, sign)?;
         for check in &body.checks {
-            writer.add(&PlanRecord::Check(Box::new(check.clone())))?;
+            writer.add(&PlanRecord::Check(Box::new(CheckResult::clone(check))))?;
         }
         let mut rows = Rows::default();
         for unit in &body.units {
@@ -115,7 +116,7 @@ impl Plan {
         while let Some(record) = reader.next_record()? {
             line += 1;
             match record {
-                PlanRecord::Check(check) => body.checks.push(*check),
+                PlanRecord::Check(check) => body.checks.push(Arc::from(check)),
                 PlanRecord::Unit(unit) => {
                     rules.check(&body, &unit).map_err(|problem| invalid(problem, line))?;
                     rows.add(&unit);

@@ -110,7 +110,7 @@ impl<'a> Findings<'a> {
             }
             let facts = ScanFacts { census, related: &related, repaired: &repaired, situation, policy };
             for backup in portion {
-                let check = request.checks.get(&backup.id);
+                let check = request.checks.get(&backup.id).map(AsRef::as_ref);
                 let case = backup_case(backup, check, &facts, policy);
                 let mut finding = decide::backup(&case, situation, policy);
                 if request.kept == KeptRows::Chains && policy.needs_check(case.backup.status.as_deref()) {

@@ -1,7 +1,9 @@
 //! What is known of the storage before a decision: check documents from other hosts, and a check of what a scan finds.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::targets::targets_of_findings;
 use super::{Check, Database, Error, Observer, Result, VerifyKey, Wanted, WorkEvent, reading};
@@ -12,6 +14,10 @@ use crate::ledger::{self, Ledger, StoredResult};
 use crate::scan::{KeptRows, ScanRequest, scan};
 use crate::verify::check_document::merge;
 use crate::verify::{Answer, CUT_OFF, StoredResults, Target};
+
+fn shared(results: BTreeMap<String, CheckResult>) -> Checks {
+    results.into_iter().map(|(id, result)| (id, Arc::new(result))).collect()
+}
 
 /// Reads what `check` wrote, or left behind when it was stopped, and finds the results that are wanted.
 pub fn read_results(path: &Path, wanted: &mut dyn FnMut(&CheckResult) -> bool) -> Result<StoredResults> {
@@ -57,7 +63,7 @@ pub fn read_evidence(
         let read = stored.each(settle, &mut |check| all.push(check));
         read.map_err(|error| Error::Unusable(format!("{} {error}", path.display())))?;
     }
-    Ok(merge(all))
+    Ok(shared(merge(all)))
 }
 
 /// The results that a ledger keeps about backups of this database, apart from available ones, about which nothing is decided.
@@ -126,5 +132,5 @@ pub fn check_for_decision(
     }
     database.reconnect()?;
     // Merged, because a check at a lower level than the evidence does not take its damage back.
-    Ok(merge(known.into_values().chain(results)))
+    Ok(shared(merge(known.into_values().map(Arc::unwrap_or_clone).chain(results))))
 }

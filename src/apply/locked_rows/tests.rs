@@ -196,7 +196,7 @@ fn same_cases(reader: &mut Reader<'_>, scan: &Scan, policy: &Policy, with_check:
         let mut expected = backup_case(backup.clone(), check.as_ref(), &facts, policy);
         let finding = decide::backup(&expected, situation, policy);
         let unit = a_unit(FindingKind::Backup, backup.image(columns), Some(finding));
-        let checks: Checks = check.into_iter().map(|check| (check.id.clone(), check)).collect();
+        let checks: Checks = check.into_iter().map(|check| (check.id.clone(), check.into())).collect();
         let plan = Plan::of_units(Purpose::Repair, None, basis(scan, policy, &checks), Spool::of([unit.clone()]).unwrap()).unwrap();
         let rows = locked(reader, &unit, &plan);
         let under_lock = LockedFacts { rows: &rows, unit: &unit, census, written: &written };
