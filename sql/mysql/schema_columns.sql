@@ -3,4 +3,4 @@ SELECT table_name, column_name
   FROM information_schema.columns
  WHERE table_schema = DATABASE()
    AND table_name IN ('backups', 'volumes', 'snapshots', 'volume_attachment', 'services', 'quota_usages', 'reservations',
-                  'backup_metadata', 'alembic_version', 'migrate_version');
+                  'backup_metadata', 'messages', 'alembic_version', 'migrate_version');

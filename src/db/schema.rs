@@ -21,6 +21,8 @@ pub struct Schema {
     pub has_reservations: bool,
     /// The table `backup_metadata` exists.
     pub has_backup_metadata: bool,
+    /// The table `messages` exists.
+    pub has_messages: bool,
     /// `backups` has `encryption_key_id`.
     pub has_keys: bool,
     /// `services` has `report_count`, as in every release of Cinder.
@@ -97,6 +99,7 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
         has_quotas: found.contains_key("quota_usages"),
         has_reservations: found.contains_key("reservations"),
         has_backup_metadata: found.contains_key("backup_metadata"),
+        has_messages: found.contains_key("messages"),
         has_keys: found.get("backups").is_some_and(|columns| columns.contains("encryption_key_id")),
         has_report_count: found.get("services").is_some_and(|columns| columns.contains("report_count")),
         release: release(revision.as_ref(), columns),

@@ -105,6 +105,7 @@ statements! {
     QUOTA_USAGE_BY_ID = "quota_usage_by_id";
     QUOTA_USAGE_LOCK = "quota_usage_lock";
     QUOTA_USAGE_UPDATE = "quota_usage_update";
+    MESSAGES_BACKUP = "messages_backup";
     QUOTA_USAGES_BACKUP = "quota_usages_backup";
     QUOTA_USAGES_BY_PROJECTS = "quota_usages_by_projects";
     RESERVATION_BY_ID = "reservation_by_id";

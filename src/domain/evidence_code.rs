@@ -59,6 +59,10 @@ codes! {
     HeldInSilence = "held-in-silence",
         "Another backup may use the row, but its host is silent. The repair waits for a heartbeat of that host first.",
         "Make sure that the named host is down.";
+    HostQueue = "host-queue",
+        "cinder-backup on the host has other backups to create or restore. It works on `backup_max_operations` of them at a time (15 by \
+         default), and the others wait.",
+        "Wait while rows of the host change. If none does, find out why.";
     NeverScheduled = "never-scheduled",
         "The backup has no host, so no cinder-backup knows of it.",
         NOTHING;
@@ -171,6 +175,9 @@ codes! {
         "The backup becomes available although its data was not verified, or deleted although its data may still be there. \
          `--allow-unverified` was given.",
         REVIEW_RISK;
+    UserMessage = "user-message",
+        "Cinder told the user why an operation on the backup failed. The text is that of Cinder, and the number in parentheses is its `detail_id`.",
+        "Solve the problem before the operation is tried again.";
     VolumeGone = "volume-gone",
         "The volume of the backup no longer exists.",
         NOTHING;

@@ -11,7 +11,7 @@ use super::compact_ids::CompactIds;
 use super::names;
 use super::reader::{Reader, ReservationTotals};
 use crate::db::DbError;
-use crate::domain::decide::{Children, Peer};
+use crate::domain::decide::{Children, HostQueue, Peer};
 use crate::domain::id::key;
 use crate::domain::status::{BACKING_UP, CREATING, DELETING, ERROR, RESTORING, is_active};
 use crate::domain::{Backup, ColumnSet, Matched, Selection};
@@ -135,6 +135,8 @@ pub struct Census {
     temporaries_in_use: HashSet<u128>,
     /// The numbers of the backups that name temporary things and are not selected.
     with_temporaries: Vec<u128>,
+    /// What each host creates and restores.
+    pub queues: HashMap<String, HostQueue>,
     /// The live backups that are named.
     pub named: Vec<NamedBackup>,
     /// Live backups and their GiB, by project.
@@ -237,6 +239,9 @@ impl Census {
         let (volume, restore_volume) = (number(&backup.volume_id), number(&backup.restore_volume_id));
         let (snapshot, id) = (number(&backup.snapshot_id), self.ids.add(&backup.id).to_be_bytes());
         let status = (0..).zip(ACTIVE).find(|(_, status)| *status == backup.status.as_deref()).map_or(0, |(place, _)| place);
+        if let Some(host) = &backup.host {
+            self.queues.entry(host.clone()).or_default().add(backup);
+        }
         self.active.push(Active { id, volume, restore_volume, snapshot, status });
     }
 
@@ -253,6 +258,12 @@ impl Census {
             named.retain(|backup| resolved.backups.contains(&backup.id));
         }
         Ok(resolved)
+    }
+
+    /// Whether a backup is selected.
+    pub(super) fn is_selected(&self, id: &str) -> bool {
+        let number = CompactIds::number(id);
+        self.selected.binary_search_by(|selected| self.ids.order(*selected, number)).is_ok()
     }
 
     /// The ids of the selected backups in their order, in portions.

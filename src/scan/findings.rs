@@ -100,6 +100,7 @@ impl<'a> Findings<'a> {
         let with_chain = |backup: &Backup| {
             policy.needs_check(backup.status.as_deref()) && (request.kept == KeptRows::Chains || request.checks.contains_key(&backup.id))
         };
+        let messages = reader.messages(&|id| census.is_selected(id))?;
         // In portions, so that not all rows are in memory at once.
         for ids in census.selected() {
             let mut portion = reader.backups(&ids)?;
@@ -113,6 +114,8 @@ impl<'a> Findings<'a> {
                 let check = request.checks.get(&backup.id).map(AsRef::as_ref);
                 let case = backup_case(backup, check, &facts, policy);
                 let mut finding = decide::backup(&case, situation, policy);
+                let queue = case.backup.host.as_ref().and_then(|host| census.queues.get(host));
+                decide::add_background(&mut finding, queue, messages.get(key(&case.backup.id).as_ref()), situation);
                 if request.kept == KeptRows::Chains && policy.needs_check(case.backup.status.as_deref()) {
                     finding.rows = images_of_chain(&case.backup, &facts.ancestors(&case.backup), columns);
                 }

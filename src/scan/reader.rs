@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::db::schema::Schema;
 use crate::db::statements as sql;
 use crate::db::{Access, DbError, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
-use crate::domain::id::same;
+use crate::domain::decide::UserMessage;
+use crate::domain::id::{key, same};
 use crate::domain::{
     Attachment, Backup, BackupMetadata, ColumnSet, Image, QuotaUsage, Reservation, ServiceRow, Snapshot, StorageRow, Table, Value, Volume,
 };
@@ -472,6 +473,23 @@ impl Reader<'_> {
             self.each(&sql::QUOTA_USAGES_BACKUP, &[], &mut |row| found.push(quota(row)))?;
         }
         Ok(found)
+    }
+
+    /// The newest message to users about each wanted backup, by [`key`]; nothing where this account may not read the table.
+    pub fn messages(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<HashMap<String, UserMessage>, DbError> {
+        let mut newest: HashMap<String, UserMessage> = HashMap::new();
+        if self.schema.has_messages {
+            self.each(&sql::MESSAGES_BACKUP, &[], &mut |row| {
+                let mut cells = Cells::of(row);
+                let Some(id) = cells.text().filter(|id| is_wanted(id)) else { return };
+                let message = UserMessage { created_at: cells.text(), detail_id: cells.text() };
+                let known = newest.entry(key(&id).into_owned()).or_default();
+                if message.created_at >= known.created_at {
+                    *known = message;
+                }
+            })?;
+        }
+        Ok(newest)
     }
 
     /// The live metadata of backups, in batches; none where the table does not exist.

@@ -14,10 +14,11 @@ cinder.objects.register_all()
 import cinder.backup.drivers  # noqa: E402
 from cinder.backup import chunkeddriver, manager  # noqa: E402
 from cinder.db import models  # noqa: E402
+from cinder.message import message_field  # noqa: E402
 from cinder.objects import fields  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 
-MODELS = ['Backup', 'BackupMetadata', 'QuotaUsage', 'Reservation', 'Service', 'Snapshot', 'Volume', 'VolumeAttachment']
+MODELS = ['Backup', 'BackupMetadata', 'Message', 'QuotaUsage', 'Reservation', 'Service', 'Snapshot', 'Volume', 'VolumeAttachment']
 
 
 def options(module):
@@ -34,6 +35,7 @@ def main():
         'drivers': sorted(drivers),
         'options': {module: options(importlib.import_module(module)) for module in [*drivers, chunkeddriver.__name__, manager.__name__]},
         'chunked metadata versions': sorted(chunkeddriver.ChunkedBackupDriver.DRIVER_VERSION_MAPPING),
+        'message details': sorted(f'{number} {text}' for number, text in message_field.Detail.ALL),
         'default of backup_metadata_version': cfg.CONF.backup_metadata_version,
     }
     print(json.dumps(facts, indent=1, sort_keys=True))

@@ -38,6 +38,21 @@ pub fn quota(url: &str, action: &str) -> Vec<String> {
     output.lines().filter(|line| line.starts_with('\t')).map(|line| line.trim().to_owned()).collect()
 }
 
+/// Tells the user that the backup driver failed to create a backup, as cinder-backup does.
+pub fn tell_user(url: &str, backup: &str) {
+    const TELL: &str = "import sys\n\
+        import cinder.objects\n\
+        cinder.objects.register_all()\n\
+        from oslo_config import cfg\n\
+        from cinder import context\n\
+        from cinder.message import api, message_field as field\n\
+        cfg.CONF(['--config-file', sys.argv[1]], project='cinder', version='tests')\n\
+        admin = context.RequestContext('u', 'p', is_admin=True)\n\
+        api.API().create(admin, action=field.Action.BACKUP_CREATE, resource_type=field.Resource.VOLUME_BACKUP,\n\
+            resource_uuid=sys.argv[2], detail=field.Detail.BACKUP_CREATE_DRIVER_ERROR)\n";
+    run(Command::new(program("python")).args(["-c", TELL]).arg(config(url)).arg(backup));
+}
+
 /// Ends expired reservations, as Cinder's scheduler does.
 pub fn expire_reservations(url: &str) {
     const EXPIRE: &str = "import sys\n\

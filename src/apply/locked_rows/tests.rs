@@ -275,6 +275,7 @@ fn with_database(rows: [&Rows; 4], columns: ColumnSet, policy: Policy, test: imp
         has_quotas: false,
         has_reservations: false,
         has_backup_metadata: false,
+        has_messages: false,
         has_keys: false,
         has_report_count: true,
         release: String::new(),

@@ -3,6 +3,7 @@
 //! Each function takes a case, which holds everything that the decision depends on, and returns a [`Finding`]. The same functions run when a
 //! plan is made and, over rows under lock, when it is applied.
 
+mod background;
 mod backup;
 mod counter;
 mod deletion;
@@ -12,6 +13,7 @@ mod row_conflicts;
 mod verdict;
 mod volume;
 
+pub use background::{HostQueue, UserMessage, add_background};
 pub use backup::{BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
 pub use deletion::Deletion;
