@@ -1,4 +1,4 @@
--- chains_create: a temporary table for the parents of backups without a chain; those that have none begin a chain.
+-- chains_create: a temporary table with the parent of each backup that has no chain yet. A backup without a parent begins a chain.
 CREATE TEMP TABLE unlinked (
     number      INTEGER PRIMARY KEY,
     parent      INTEGER NOT NULL

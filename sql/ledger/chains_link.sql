@@ -1,4 +1,4 @@
--- chains_link: gives each backup that was added the chain of its parent, from the oldest backups on.
+-- chains_link: gives each backup that was added the chain of its parent, parents first.
 WITH RECURSIVE
      linked (number, chain) AS (
          SELECT unlinked.number, parent.chain

@@ -1,5 +1,5 @@
--- live_create: temporary tables for one pass over the live backups, with whether the run selects each: the numbers of those that the ledger
--- knows as they are, and the ids of the others in the order in which they were read.
+-- live_create: temporary tables for one pass over the live backups: the numbers of those whose rows in the ledger are up to date, and the
+-- ids of the others in the order in which they were read. Each row says whether the run selects the backup.
 CREATE TEMP TABLE live (
     number      INTEGER PRIMARY KEY,
     wanted      INTEGER NOT NULL

@@ -1,2 +1,2 @@
--- project_number: finds a project.
+-- project_number: reads the number of a project.
 SELECT number FROM projects WHERE id = ?1;

@@ -1,4 +1,4 @@
--- backups_stored: reads where every backup is stored, also of deleted backups, in one pass over the table.
+-- backups_stored: reads where every backup is stored, including deleted backups, in one pass over the table.
 SELECT id, deleted, status, service, container, service_metadata, volume_id, project_id,
        CAST(deleted_at AS CHAR) AS deleted_at
   FROM backups

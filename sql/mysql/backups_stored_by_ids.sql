@@ -1,4 +1,4 @@
--- backups_stored_by_ids: reads where the backups of a list of primary keys are stored, also of deleted backups.
+-- backups_stored_by_ids: reads where the backups of a list of primary keys are stored, including deleted backups.
 SELECT id, deleted, status, service, container, service_metadata, volume_id, project_id,
        CAST(deleted_at AS CHAR) AS deleted_at
   FROM backups

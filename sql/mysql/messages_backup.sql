@@ -1,4 +1,5 @@
--- messages_backup: reads what Cinder told users about backups, in one pass over the table. Cinder keeps a message for 30 days by default.
+-- messages_backup: reads Cinder's messages to users about backups, in one pass over the table. Cinder keeps a message for 30 days by
+-- default.
 SELECT resource_uuid, CAST(created_at AS CHAR) AS created_at, detail_id
   FROM messages
  WHERE deleted = 0

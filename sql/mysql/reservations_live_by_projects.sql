@@ -1,4 +1,4 @@
--- reservations_live_by_projects: reads the live reservations of backups and their gigabytes of a list of projects.
+-- reservations_live_by_projects: reads the live reservations of a list of projects for backups and their gigabytes.
 SELECT id, project_id, usage_id, resource, delta, CAST(expire AS CHAR) AS expire, deleted
   FROM reservations
  WHERE project_id IN (

@@ -1,6 +1,6 @@
 -- session_check_mariadb: reads back what session_rows, session_names and session_state_mariadb set, because a proxy may have dropped it.
--- The last lines identify the server that answers and the session. The values are lines of one column, because the server describes each column in each
--- answer.
+-- The last lines identify the server that answers and the session. The values are lines of one column, because the server describes each
+-- column in each answer.
 SELECT CONCAT_WS(CHAR(10 USING utf8mb4),
        @@session.time_zone,
        @@session.sql_mode,

@@ -1,4 +1,4 @@
--- quota_usages_by_projects: reads what the quotas of a list of projects count of backups and their gigabytes.
+-- quota_usages_by_projects: reads the quota usage of a list of projects for backups and their gigabytes.
 SELECT id, project_id, resource, in_use, reserved
   FROM quota_usages
  WHERE project_id = ANY(CAST($1 AS text[]))

@@ -1,5 +1,5 @@
--- reservations_by_projects: counts the reservations of backups and their gigabytes, by project, of a list of projects: the live ones
--- and all, with the newest id. Cinder makes a new row for each operation, and marks it as deleted when the operation ends.
+-- reservations_by_projects: reads how many reservations for backups and their gigabytes are live and how many exist, with the greatest
+-- id, for each project of a list. Cinder makes a new row for each operation, and marks it as deleted when the operation ends.
 SELECT project_id, COUNT(CASE WHEN deleted = FALSE THEN 1 END), COUNT(*), MAX(id)
   FROM reservations
  WHERE project_id = ANY(CAST($1 AS text[]))

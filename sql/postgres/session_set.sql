@@ -1,8 +1,8 @@
 -- session_set: puts the transaction into the known state, and on a direct connection the session, too. Through a pooler the settings end
 -- with the transaction, so that it passes the connection on unchanged.
 -- Parameters: milliseconds to wait for a lock, milliseconds for a statement (0: no limit), whether the settings end with the transaction.
--- row_security = off turns a row policy that would hide rows into an error. A confirmed commit must be on disk. A transaction that may write and whose COMMIT is delayed on the way
--- is rolled back after two minutes at most, so that the COMMIT cannot take effect after that.
+-- row_security = off turns a row policy that would hide rows into an error. A confirmed commit must be on disk. A transaction that may
+-- write and whose COMMIT is delayed on the way is rolled back after two minutes at most, so that the COMMIT cannot take effect after that.
 SELECT set_config('TimeZone', 'UTC', CAST(CAST($3 AS text) AS boolean)),
        set_config('standard_conforming_strings', 'on', CAST(CAST($3 AS text) AS boolean)),
        set_config('row_security', 'off', CAST(CAST($3 AS text) AS boolean)),

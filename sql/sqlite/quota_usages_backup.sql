@@ -1,4 +1,4 @@
--- quota_usages_backup: reads what the quotas of all projects count of backups and their gigabytes.
+-- quota_usages_backup: reads the quota usage of all projects for backups and their gigabytes.
 SELECT id, project_id, resource, in_use, reserved
   FROM quota_usages
  WHERE deleted = 0

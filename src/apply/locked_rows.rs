@@ -14,7 +14,9 @@ use crate::domain::{
 };
 use crate::plan::Unit;
 use crate::scan::lineage::chain;
-use crate::scan::{ActiveBackups, Census, Facts, Lock, OfProject, Reader, ReservationTotals, Row, UnitAnswers, quota_case, volumes_of};
+use crate::scan::{
+    ActiveBackups, Census, Facts, Lock, Reader, ReservationQuery, ReservationTotals, Row, UnitAnswers, quota_case, volumes_of,
+};
 
 /// A unit's rows as they are now, by the [`key`]s of their ids.
 #[derive(Debug, Default)]
@@ -40,8 +42,10 @@ impl LockedRows {
         let lock = if access == Access::Write { Lock::Held } else { Lock::None };
         let wanted: Vec<(Table, &str)> = rows.all().collect();
         let held: Vec<&str> = rows.held.iter().map(String::as_str).filter(|id| decides && *id != NO_VOLUME).collect();
-        let project = rows.project.as_deref().filter(|_| decides).map(|id| OfProject { id, with_totals: rows.counts_quotas });
-        let UnitAnswers { rows, attachments, totals, live_reservations } = reader.rows_of_unit(access, &wanted, lock, (&held, project))?;
+        let project = rows.project.as_deref().filter(|_| decides);
+        let reservations = project.map(|project| ReservationQuery { project, with_totals: rows.counts_quotas });
+        let UnitAnswers { rows, attachments, totals, live_reservations } =
+            reader.rows_of_unit(access, &wanted, lock, (&held, reservations))?;
         let mut fresh = Self { attachments, totals, live_reservations, ..Self::default() };
         for row in rows.into_iter().flatten().filter(|row| !decides || !row.is_deleted()) {
             match row {
@@ -157,17 +161,17 @@ impl LockedFacts<'_> {
         active.map(|backup| self.census.peer(backup.clone())).collect()
     }
 
-    /// The quotas of the unit's project. The census counted the backups, and the locked row of `quota_usages` keeps Cinder from reserving
-    /// anything. Cinder makes a reservation before it adds or deletes a backup, and ends it afterwards: so the count still holds if the
-    /// reservations are those that were there when it was made.
+    /// The quotas of the unit's project. The census counted its backups. Cinder makes a reservation before it adds or deletes a backup, and
+    /// ends it afterwards, so the count still holds if the reservations are those of the census. The lock on `quota_usages` keeps Cinder
+    /// from making another one.
     pub fn quota_case(&self) -> QuotaCase {
         let LockedRows { quotas, live_reservations, totals, .. } = self.rows;
         let project = self.unit.id.as_str();
         let usages = quotas.values().filter(|usage| usage.project_id == project).cloned().collect();
         let counted_with = self.census.reservations.get(project).copied().unwrap_or_default();
-        let waits = (counted_with != *totals)
+        let wait_reason = (counted_with != *totals)
             .then(|| "it has made or ended reservations of backup quota since its backups were counted; try again".to_owned());
-        quota_case(project, usages, Some(live_reservations.clone()), self.census, waits)
+        quota_case(project, usages, Some(live_reservations.clone()), self.census, wait_reason)
     }
 
     /// The unit's backup. If this run itself has written its row, as the parent of another backup, it is taken as the plan saw it: that

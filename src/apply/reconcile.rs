@@ -182,7 +182,7 @@ pub fn current(reader: &mut Reader<'_>, table: Table, id: &str, lock: Lock) -> R
 /// The indexes of the rows that show the outcome. A transaction is applied completely or not at all, so each of its rows is proof. A
 /// parent's counter, or what a quota counts, is used only if no other column shows the outcome, because others may have changed it.
 fn telling(before: &[Image], after: &[Image], seen: &[RowView]) -> Vec<usize> {
-    // What others change most is asked last.
+    // Columns that others change most are used last.
     let rank = |table: Table, column: &str| if table.counts(column) { 2 } else { u8::from(column == COUNTER) };
     let rows = |most: u8| -> Vec<usize> {
         let tells = |(before, (after, seen)): (&Image, (&Image, &RowView))| {
@@ -245,8 +245,8 @@ fn doubt_over(intent: &Intent, seen: &[RowView], telling: &[usize]) -> Option<St
     (!signed).then(|| "nothing in them shows that this program wrote them, and the log does not have them as the run left them".to_owned())
 }
 
-/// Whether only this program makes such a change: its own `fail_reason`, a backup that is `creating` again, or one that is deleted since the
-/// whole second in which its window begins.
+/// Whether only this program makes such a change: its own `fail_reason`, a backup that is `creating` again, or a `deleted_at` that is the
+/// whole second in which the window begins.
 fn is_signature(change: &Change, intent: &Intent, seen: &[RowView]) -> bool {
     let of = |image: &&Image| change.is_of(image.table, &image.id);
     let Some(found) = seen.iter().filter_map(|seen| seen.image.as_ref()).find(of) else { return false };
@@ -289,7 +289,7 @@ fn settlement(standing: Standing, doubt: Option<String>, seen: Vec<RowView>) -> 
     Settlement { outcome, reason, standing, found: seen.into_iter().filter_map(|seen| seen.image).collect() }
 }
 
-/// The rows as a unit's changes must leave them, without the times, which follow from when it is written.
+/// The rows as a unit's changes must leave them, without the times, which are not known before.
 pub(super) fn intended(before: &[Image], changes: &[Change]) -> Vec<Image> {
     let leave = |image: &Image| {
         let mut after = image.clone();

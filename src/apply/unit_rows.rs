@@ -21,7 +21,7 @@ pub struct UnitRows {
     others: BTreeSet<(Table, String)>,
     /// The project whose reservations matter.
     pub(super) project: Option<String>,
-    /// Whether the quotas of the project are counted, so that each reservation matters.
+    /// Whether the quotas of the project are corrected, so that each of its reservations matters.
     pub(super) counts_quotas: bool,
     /// The volume whose attachments matter.
     pub(super) held: Option<String>,

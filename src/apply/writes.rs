@@ -30,8 +30,8 @@ const BACKUP_GUARDS: &[&str] =
 const LIBERTY_GUARDS: &[&str] = &["parent_id", "temp_volume_id", "temp_snapshot_id", "num_dependent_backups"];
 const MITAKA_GUARDS: &[&str] = &["snapshot_id", "restore_volume_id"];
 
-/// The UPDATE that makes `changes` (those of this row) to a row that is as `now` shows it. A backup that becomes deleted is so since
-/// `deleted_at`, or since the UPDATE.
+/// The UPDATE that makes `changes` (those of this row) to a row that is as `now` shows it. `deleted_at` is the time of a
+/// deletion; without it, the database takes its own clock.
 pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change], deleted_at: Option<&str>) -> Write {
     let (statement, sets, guards): (&'static Statement, Vec<&'static str>, Vec<&'static str>) = match (now.table, columns) {
         (Table::Backups, ColumnSet::Juno) => (&sql::BACKUP_UPDATE_JUNO, BACKUP_SETS.to_vec(), BACKUP_GUARDS.to_vec()),

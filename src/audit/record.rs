@@ -139,8 +139,8 @@ impl Window {
     }
 }
 
-/// The `deleted_at` of a backup that becomes deleted in a window that begins then, as Cinder writes times. It is a whole second, so that the
-/// row shows which program deleted it.
+/// The `deleted_at` of a backup that becomes deleted in a window that begins then, as Cinder writes times. The whole second shows that this
+/// program deleted the backup.
 pub fn deletion_time(from: DateTime) -> String {
     from.strftime("%Y-%m-%d %H:%M:%S.000000").to_string()
 }

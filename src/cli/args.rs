@@ -138,7 +138,7 @@ pub struct DecisionArgs {
     /// Also correct wrong num_dependent_backups
     #[arg(long)]
     pub fix_counters: bool,
-    /// Also correct what the quotas of projects count of backups, and end expired reservations for backups
+    /// Also correct the quota usage of projects for backups, and end expired reservations for backups
     #[arg(long)]
     pub fix_quotas: bool,
 }

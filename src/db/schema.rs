@@ -81,7 +81,7 @@ pub fn probe(session: &mut dyn Session) -> Result<Schema, DbError> {
     })?;
     if let Some((table, column)) = unknown_backup_column(&found) {
         let message = format!(
-            "the column {table}.{column} is unknown: this Cinder may mark {table} that are backed up in it, and no longer in {table}.status; \
+            "the column {table}.{column} is unknown: this Cinder may use it instead of {table}.status to mark {table} that are backed up; \
              use a newer version of this program"
         );
         return Err(DbError::new(DbErrorKind::Schema, message));

@@ -16,7 +16,7 @@ use super::{Backup, Code, ColumnSet, Driver, Image, ProblemCode, Table};
 /// How far apart the clocks of hosts may be, in seconds.
 const CLOCKS: i64 = 300;
 
-/// Check results by the ids of their backups. A result may be large, so that a plan shares it.
+/// Check results by the ids of their backups. A result may be large, so a plan shares it.
 pub type Checks = BTreeMap<String, Arc<CheckResult>>;
 
 /// How deeply a backup is checked.

@@ -62,7 +62,7 @@ codes! {
     HostQueue = "host-queue",
         "cinder-backup on the host has other backups to create or restore. It works on `backup_max_operations` of them at a time (15 by \
          default), and the others wait.",
-        "Wait while rows of the host change. If none does, find out why.";
+        "Wait as long as rows of the host change. If none changes, find out why.";
     NeverScheduled = "never-scheduled",
         "The backup has no host, so no cinder-backup knows of it.",
         NOTHING;
@@ -88,13 +88,13 @@ codes! {
         "`volumes.previous_status` is not a status to go back to. The attachments decide.",
         NOTHING;
     QuotaDuplicate = "quota-duplicate",
-        "`quota_usages` has several live rows of the project for the same resource, so no row has the whole number.",
+        "`quota_usages` has several live rows of the project for the same resource, so none of them has the total.",
         "Run `cinder-manage quota sync` for the project, which merges them.";
     QuotaTooLow = "quota-too-low",
         "The quota of the project counts less than the backup that becomes deleted, so it stays at 0.",
         "Run `repair --fix-quotas` for the project.";
     QuotaWrong = "quota-wrong",
-        "What the quotas of the project count is not the number and size of its live backups, or not what its reservations have reserved.",
+        "The quota usage of the project differs from the number and size of its live backups, or from its reservations.",
         "Run `repair --fix-quotas`.";
     Recent = "recent",
         "The row was changed more recently than `--older-than`, so it may not be stuck.",
@@ -176,8 +176,8 @@ codes! {
          `--allow-unverified` was given.",
         REVIEW_RISK;
     UserMessage = "user-message",
-        "Cinder told the user why an operation on the backup failed. The text is that of Cinder, and the number in parentheses is its `detail_id`.",
-        "Solve the problem before the operation is tried again.";
+        "Cinder's last message to the user about the backup, in Cinder's words. The number in parentheses is its `detail_id`.",
+        "Solve the problem before you try the operation again.";
     VolumeGone = "volume-gone",
         "The volume of the backup no longer exists.",
         NOTHING;

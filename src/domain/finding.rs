@@ -15,12 +15,12 @@ pub enum FindingKind {
     Volume,
     /// A snapshot whose status no backup explains.
     Snapshot,
-    /// A project whose quotas count something else than its backups.
+    /// A project whose quota usage is wrong.
     Project,
 }
 
 impl FindingKind {
-    /// The table that such rows are in; of a project, the one that counts for its quotas.
+    /// The table that such rows are in; of a project, that of its quota usages.
     pub fn table(self) -> Table {
         match self {
             Self::Backup => Table::Backups,

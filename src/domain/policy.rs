@@ -72,7 +72,7 @@ pub struct Policy {
     pub accept_quick: bool,
     /// `--fix-counters`: repair `num_dependent_backups` too.
     pub fix_counters: bool,
-    /// `--fix-quotas`: correct what the quotas of projects count, too.
+    /// `--fix-quotas`: correct quota usages too.
     #[serde(default, skip_serializing_if = "is_false")]
     pub fix_quotas: bool,
     /// `--evidence-max-age`: a check older than this, in seconds, does not count.

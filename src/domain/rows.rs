@@ -165,7 +165,7 @@ pub struct Backup {
     pub restore_volume_id: Option<String>,
     /// Only an undo reads a deleted row.
     pub deleted: bool,
-    /// When it was deleted, naive UTC. Only in a deleted row, and the image of a deleted row has it: it shows who deleted the row.
+    /// When it was deleted, naive UTC; NULL in a live row. The image of a deleted row has it, because it shows who deleted the row.
     pub deleted_at: Option<String>,
     /// Why the row cannot be changed: a guarded column has a value that a guard cannot compare or an undo cannot restore.
     pub unchangeable: Option<String>,
@@ -305,7 +305,7 @@ impl BackupMetadata {
     }
 }
 
-/// Where a row of `backups` says that its backup is stored. Unlike other rows, it may be deleted.
+/// Where a backup is stored according to its row. Unlike other rows, this one may be deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StorageRow {
     /// Primary key.
@@ -370,7 +370,7 @@ pub struct Reservation {
     pub resource: String,
     /// Rows, or GiB. Negative for a deletion, which `quota_usages.reserved` does not count.
     pub delta: i64,
-    /// When it ends if its operation never does, naive UTC; NULL for never.
+    /// When it expires, naive UTC; NULL for never.
     pub expire: Option<String>,
     /// Only an undo reads a deleted row.
     pub deleted: bool,
@@ -390,7 +390,7 @@ impl Reservation {
         Image::new(Table::Reservations, &self.id, Juno, guarded)
     }
 
-    /// Whether it has expired, so that it counts for nothing.
+    /// Whether it has expired: its operation never ended.
     pub fn is_expired(&self, now: DateTime) -> bool {
         self.expire.as_deref().and_then(parse).is_some_and(|expire| expire < now)
     }

@@ -43,7 +43,7 @@ impl Value {
     }
 }
 
-/// By hand: an untagged enum tries one variant after the other, and makes an error message for each text and each number, which took a
+/// Written by hand: derived code for an untagged enum tries each variant and makes an error message for each that does not fit. That took a
 /// twelfth of the time of a repair.
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -48,7 +48,7 @@ impl Ledger {
     }
 }
 
-/// The number of a name, which is looked up once.
+/// Returns the number of a name. Each name is looked up once.
 fn numbered<'r, N: Eq + Hash>(
     known: &mut HashMap<&'r N, i64>,
     name: Option<&'r N>,
@@ -77,7 +77,7 @@ impl LivePass<'_> {
         self.ledger.batch(statements::COMMIT)
     }
 
-    /// The next backups after a place, at most `most`, whose rows the ledger needs, and the place of the last one.
+    /// Returns at most `most` backups after a place whose rows the ledger needs, and the place of the last one.
     pub fn unknown(&self, after: i64, most: usize) -> Result<(i64, Vec<String>)> {
         let mut next = self.ledger.connection.prepare_cached(statements::LIVE_UNKNOWN)?;
         let (mut place, mut ids) = (after, Vec::new());

@@ -36,7 +36,7 @@ pub struct Ledger {
     connection: Connection,
 }
 
-/// After this number of steps of SQLite's machine a statement asks whether it is over: some tens of rows.
+/// How many instructions of SQLite's virtual machine run between two questions whether to stop: some tens of rows.
 const STEPS: std::ffi::c_int = 1_000;
 
 type Result<T> = std::result::Result<T, LedgerError>;
@@ -64,8 +64,8 @@ impl Ledger {
         }
     }
 
-    /// Lets statements fail from now on once `is_over` says so, with an error that [`LedgerError::is_interrupted`] recognizes; `None` ends
-    /// that. What a statement or a transaction that fails would have written is not kept.
+    /// Makes statements fail once `is_over` returns true, with an error that [`LedgerError::is_interrupted`] recognizes; `None` removes the
+    /// limit. A statement or transaction that fails leaves nothing in the ledger.
     pub fn interrupt(&mut self, is_over: Option<impl FnMut() -> bool + Send + 'static>) -> Result<()> {
         Ok(self.connection.progress_handler(STEPS, is_over)?)
     }

@@ -95,18 +95,18 @@ pub fn counter_case(backup: Backup, facts: &dyn Facts, occupied: bool) -> Counte
     CounterCase { children: facts.children(&backup.id), occupied, backup }
 }
 
-/// The case of a project's quotas. `waits`: why they cannot be corrected yet.
+/// The case of a project's quotas. `wait_reason`: why they cannot be corrected yet.
 pub fn quota_case(
     project: &str,
     mut usages: Vec<QuotaUsage>,
     mut reservations: Option<Vec<Reservation>>,
     census: &Census,
-    waits: Option<String>,
+    wait_reason: Option<String>,
 ) -> QuotaCase {
     usages.sort_by(|a, b| a.id.cmp(&b.id));
     reservations.iter_mut().for_each(|all| all.sort_by(|a, b| a.id.cmp(&b.id)));
     let counted = census.projects.get(project).copied().unwrap_or_default();
-    QuotaCase { project: project.to_owned(), usages, reservations, counted, waits }
+    QuotaCase { project: project.to_owned(), usages, reservations, counted, wait_reason }
 }
 
 /// Whether a decision may change the counter of a backup's parent, so that it depends on the parent.

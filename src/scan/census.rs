@@ -141,7 +141,7 @@ pub struct Census {
     pub named: Vec<NamedBackup>,
     /// Live backups and their GiB, by project.
     pub projects: HashMap<String, (i64, i64)>,
-    /// The reservations of some of these projects in the same transaction: those whose quotas a run corrects.
+    /// The reservations of the projects whose quotas a run corrects, read in the same transaction.
     pub reservations: HashMap<String, ReservationTotals>,
     /// Every host that a live backup names.
     pub hosts: HashSet<String>,

@@ -13,7 +13,7 @@ codes! {
         "The clock of a host is ahead of the database server's by more than `service_down_time`, so its heartbeat proves nothing.",
         "Correct the clock of the host.";
     QuotaWrong = "quota-wrong",
-        "The quota usage of a project is not the number and size of its live backups.",
+        "The quota usage of a project differs from the number and size of its live backups.",
         "Run the suggested command.";
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Findings<'a> {
     /// The numbers of the ids that actionable findings are about.
     actionable: HashSet<u128>,
     repaired: Rc<Repaired>,
-    /// The projects of which a backup becomes deleted, or gets another size.
+    /// The projects with a backup that becomes deleted or gets another size.
     recounted: HashSet<String>,
 }
 
@@ -275,7 +275,7 @@ impl<'a> Findings<'a> {
         found.iter().map(decide::attachment).try_for_each(|finding| self.give(finding))
     }
 
-    /// Wrong quotas, if they are to be corrected. Otherwise only rows that contradict themselves: the rest are notices.
+    /// Wrong quota usages, if they are to be corrected. Otherwise only rows that contradict themselves; the others are notices.
     fn quotas(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
         let (pending, corrects) = (self.pending, self.request.policy.fix_quotas && self.request.selection.takes_quotas());
         let mut reservations: HashMap<String, Vec<Reservation>> = HashMap::new();
@@ -287,9 +287,10 @@ impl<'a> Findings<'a> {
             }
         }
         for (project, usages) in &pending.quotas {
-            let waits = self.recounted.contains(project).then(|| "another unit changes what it counts; scan again afterwards".to_owned());
+            let wait_reason =
+                self.recounted.contains(project).then(|| "another unit changes what it counts; scan again afterwards".to_owned());
             let of_project = corrects.then(|| reservations.remove(project).unwrap_or_default());
-            let case = quota_case(project, usages.clone(), of_project, self.census, waits);
+            let case = quota_case(project, usages.clone(), of_project, self.census, wait_reason);
             let finding = decide::quota(&case, self.situation).filter(|_| corrects || case.is_contradictory());
             if let Some(finding) = finding {
                 let reservations = case.reservations.iter().flatten().map(Reservation::image);

@@ -27,7 +27,7 @@ pub use cases::{
 pub use census::Census;
 pub use compact_ids::CompactIds;
 pub use document::{Notice, NoticeCode, ScanDocument, Summary};
-pub use reader::{Lock, OfProject, Reader, ReservationTotals, Row, UnitAnswers, row_in};
+pub use reader::{Lock, Reader, ReservationQuery, ReservationTotals, Row, UnitAnswers, row_in};
 pub use references::{ReferenceColumn, References};
 #[cfg(test)]
 pub(crate) use related_rows::{RelatedRows, Repaired, ScanFacts};

@@ -80,22 +80,23 @@ pub struct UnitAnswers {
     pub rows: Vec<Option<Row>>,
     /// The live attachments.
     pub attachments: Vec<Attachment>,
-    /// The reservations of the project, if they were to be counted.
+    /// The reservations of the project, if they were counted.
     pub totals: ReservationTotals,
     /// The live ones.
     pub live_reservations: Vec<Reservation>,
 }
 
-/// A project whose reservations [`Reader::rows_of_unit`] reads.
+/// The reservations that [`Reader::rows_of_unit`] reads.
 #[derive(Clone, Copy)]
-pub struct OfProject<'a> {
-    /// The project.
-    pub id: &'a str,
-    /// Whether all that were ever made are counted, too, which reads each of them.
+pub struct ReservationQuery<'a> {
+    /// The id of their project.
+    pub project: &'a str,
+    /// Whether all its reservations are counted, too. This reads each of them.
     pub with_totals: bool,
 }
 
-/// The reservations of a project for backups and their gigabytes. If they are the same twice, it made none and ended none in between.
+/// The reservations of a project for backups and their gigabytes. If they are the same twice, the project made and ended none in
+/// between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReservationTotals {
     /// How many are live: open or expired.
@@ -314,7 +315,7 @@ fn stored(row: &mut [Value]) -> StorageRow {
     let mut cells = Cells::of(row);
     StorageRow {
         id: cells.text().unwrap_or_default(),
-        // A row whose flag cannot be read counts as live: then nothing of it is an orphan.
+        // A row whose flag cannot be read counts as live, so that its objects are not taken for orphans.
         deleted: cells.integer().is_some_and(|flag| flag != 0),
         status: cells.text(),
         service: cells.text(),
@@ -392,7 +393,7 @@ impl Reader<'_> {
         self.by_ids(statement, ids, backup)
     }
 
-    /// Reads where every backup is stored, also of deleted ones, one at a time. Backups without a driver are left out: they never began.
+    /// Reads where every backup is stored, including deleted ones, one at a time. Backups without a driver never began and are left out.
     pub fn stored_backups(&mut self, each: &mut dyn FnMut(StorageRow)) -> Result<(), DbError> {
         self.each(&sql::BACKUPS_STORED, &[], &mut |row| each(stored(row)))
     }
@@ -466,7 +467,7 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// What the quotas of all projects count; nothing where the table does not exist.
+    /// The quota usages of all projects; none where the table does not exist.
     pub fn quota_usages(&mut self) -> Result<Vec<QuotaUsage>, DbError> {
         let mut found = Vec::new();
         if self.schema.has_quotas {
@@ -475,7 +476,7 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// The newest message to users about each wanted backup, by [`key`]; nothing where this account may not read the table.
+    /// The newest message to users about each wanted backup, by [`key`]; none where this account may not read the table.
     pub fn messages(&mut self, is_wanted: &dyn Fn(&str) -> bool) -> Result<HashMap<String, UserMessage>, DbError> {
         let mut newest: HashMap<String, UserMessage> = HashMap::new();
         if self.schema.has_messages {
@@ -591,16 +592,16 @@ impl Reader<'_> {
         access: Access,
         wanted: &[(Table, &str)],
         lock: Lock,
-        (volumes, project): (&[&str], Option<OfProject<'_>>),
+        (volumes, reservations): (&[&str], Option<ReservationQuery<'_>>),
     ) -> Result<UnitAnswers, DbError> {
         let volumes = if self.schema.has_attachments { volumes } else { &[] };
         let mut steps: Vec<PipelineStep> = wanted.iter().map(|(table, id)| self.row_step(*table, id, lock)).collect();
         steps.extend(volumes.iter().map(|volume| PipelineStep::Query(&sql::ATTACHMENTS_BY_VOLUME, vec![(*volume).into()])));
         // After its rows of quota_usages are locked, so that nobody can reserve anything meanwhile.
-        if let Some(OfProject { id, with_totals }) = project {
+        if let Some(ReservationQuery { project, with_totals }) = reservations {
             let statements = [&sql::RESERVATIONS_LIVE_BY_PROJECTS, &sql::RESERVATIONS_BY_PROJECTS];
             let wanted = statements.into_iter().take(if with_totals { 2 } else { 1 });
-            steps.extend(wanted.map(|statement| PipelineStep::Query(statement, vec![Param::Ids(vec![id.to_owned()])])));
+            steps.extend(wanted.map(|statement| PipelineStep::Query(statement, vec![Param::Ids(vec![project.to_owned()])])));
         }
         let answers = self.session.begin_with(access, &steps)?;
         let rows = wanted.iter().zip(&answers).map(|((table, id), answer)| row_in(answer, *table, id)).collect();

@@ -36,7 +36,7 @@ pub enum ScanError {
     /// A named backup does not exist, or the name is not unique.
     #[error("{0}")]
     Selection(String),
-    /// The findings do not fit into their temporary file.
+    /// The temporary file of the findings cannot be written or read.
     #[error(transparent)]
     Spool(#[from] io::Error),
     /// The receiver of the records has stopped the scan, and knows why.
@@ -262,7 +262,7 @@ pub(super) struct Pending {
     /// The numbers of selected snapshots that are marked for a backup and that no active backup explains.
     snapshots: Vec<u128>,
     ids: CompactIds,
-    /// What the quotas of the selected projects count.
+    /// The quota usages of the selected projects.
     pub(super) quotas: BTreeMap<String, Vec<QuotaUsage>>,
     /// The backups that refer to these rows, to volumes and snapshots of stuck backups that may be marked for others, or to parents that may
     /// break chains.
@@ -452,7 +452,7 @@ impl Basis<'_> {
             .collect()
     }
 
-    /// Wrong quotas that are no findings; see [`Findings::quotas`].
+    /// Wrong quota usages that are not findings; see [`Findings::quotas`].
     fn quotas(&self) -> impl Iterator<Item = Notice> {
         let quotas = self.pending.quotas.iter().filter(|_| !self.request.policy.fix_quotas);
         quotas.filter_map(|(project, usages)| {

@@ -66,8 +66,7 @@ pub trait ObjectStore: Send + Sync {
     /// A path, a URL or another text that identifies the container. It is the same before and after every call, and holds no secret.
     fn location(&self) -> &str;
 
-    /// Where other tools find the container: as [`ObjectStore::location`], but a URL that is known only after a login is known after the
-    /// first request.
+    /// Where other tools find the container: [`ObjectStore::location`], or after the first request a URL that is known only after a login.
     fn address(&self) -> &str {
         self.location()
     }

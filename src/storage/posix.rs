@@ -270,7 +270,7 @@ impl PosixStore {
                         .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
                     known => known,
                 };
-                // With its slash, a directory has the place of the paths in it.
+                // With its slash, a directory sorts like the paths in it.
                 let path = if kind.is_dir() { format!("{folder}{name}/") } else { format!("{folder}{name}") };
                 let is_searched =
                     if kind.is_dir() { !name.starts_with('.') && after < end_of(&path).as_str() } else { path.as_str() > after };
@@ -288,7 +288,7 @@ impl PosixStore {
                     let opened = self.walk(entries.fd().map_err(cannot)?, &[directory], LISTED);
                     let is_done = match opened {
                         Ok(opened) => self.list_tree(opened, &path, after, page)?,
-                        // The directory of a file system that only its check uses.
+                        // Only the check of the file system uses this directory.
                         Err(Errno::ACCESS) if path == "lost+found/" => true,
                         Err(Errno::NOENT) => true,
                         Err(errno) => return Err(self.failure(errno, "list", &self.path(&path))),

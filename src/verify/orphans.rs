@@ -25,7 +25,7 @@ codes! {
         "The database has no row of the backup, and the object that the driver writes last is missing: the backup was never finished.",
         "Remove the objects once you are sure that no other cloud uses this storage.";
     NoRow = "no-row",
-        "The database has no row of the backup, but the backup on the storage is finished. The row may be lost, or of another cloud.",
+        "The database has no row of the backup, but the backup on the storage is finished. The row may be lost, or in another cloud.",
         "Find out which cloud it belongs to. Import it with `cinder backup-import` if it is needed; otherwise remove it.";
     NothingStored = "nothing-stored",
         "A live row names a place on the storage, but nothing of the backup is there. The backup cannot be restored.",
@@ -34,8 +34,8 @@ codes! {
         "The row of the backup is deleted, but objects of it are still on the storage.",
         "Remove the objects.";
     UnknownName = "unknown-name",
-        "The names are not ones that Cinder gives to objects of backups. They are counted together.",
-        "Look at them by hand. No command is written for them.";
+        "Cinder does not use these names for objects of backups. The objects are counted together.",
+        "Check them by hand. No command is written for them.";
     }
 }
 
@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_as_cinder_gives_them_are_those_of_a_backup() {
+    fn only_names_that_cinder_gives_belong_to_a_backup() {
         let of = |name: String, is_directory| ObjectGroup::of(&object(name, 0, 0), is_directory).map(|group| group.backup_id);
         assert_eq!(of(names::data(&prefix(1, 2, true), 1), true), Some(id(2)));
         assert_eq!(of(format!("ab/cd/x/{}", names::data(&prefix(1, 2, true), 1)), true), Some(id(2)));

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_misread_has_no_command() {
+    fn a_name_that_may_be_misread_has_no_command() {
         for driver in [Driver::Posix, Driver::Swift, Driver::S3, Driver::Gcs] {
             for name in ["", "a\nb", "a\0", "\u{1b}[2J", "a\u{202e}b"] {
                 assert_eq!(command(driver, &["good", name]), None, "{name:?}");

@@ -124,10 +124,8 @@ impl Stores {
         let health = if driver.is_directory() { all } else { Arc::new(Health::of_container(all)) };
         Arc::new(RetryingStore::new(store, self.retry, Arc::clone(&self.cancelled), health, self.limits(driver)))
     }
-}
 
-impl Stores {
-    /// The store with all backups of a driver: those of the container, or of a driver with directories all containers.
+    /// The store with all backups of a container; of a driver with directories, of all containers.
     pub fn whole(&self, driver: Driver, container: Option<&str>, project: Option<&str>) -> Result<Arc<dyn ObjectStore>, StorageError> {
         if driver.is_directory() {
             let root = posix::root(&self.settings.options, driver, self.settings.path.as_deref())?;

@@ -61,7 +61,7 @@ fn the_queue_of_the_host_and_cinders_message_are_evidence() {
             of_code.map(|evidence| evidence["text"].as_str().unwrap().to_owned()).collect()
         };
         let queue = texts(&told, "host-queue");
-        assert!(queue[0].starts_with("with this one, busy has 1 backup in creating and 1 in restoring; the oldest"), "{queue:?}");
+        assert!(queue[0].starts_with("busy has 1 backup in creating and 1 in restoring, this one included; the oldest"), "{queue:?}");
         let message = texts(&told, "user-message");
         assert!(message[0].ends_with("Z: backup driver failed to create backup (020)"), "{message:?}");
         assert_eq!((texts(&other, "host-queue").len(), texts(&other, "user-message").len()), (1, 0), "{}", engine.name());

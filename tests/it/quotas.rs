@@ -168,7 +168,7 @@ fn a_backup_that_is_made_or_deleted_after_the_count_stops_the_unit() {
 }
 
 #[test]
-fn a_plan_is_applied_with_the_numbers_of_its_own_day() {
+fn a_plan_is_applied_with_the_counts_of_the_run() {
     for engine in engines() {
         let database = fresh(engine, Columns::Full);
         database.insert(&usages("p", 1, (5, 0), (9, 0)));

@@ -42,13 +42,13 @@ pub struct CheckCommandArgs {
     /// Check every backup, including available ones
     #[arg(long, conflicts_with_all = ["backups", "from"])]
     pub all: bool,
-    /// Walk each storage once and compare it with the database: objects without a live backup, and live backups with nothing on the
-    /// storage. Removes nothing. Nothing younger than --settle counts; --resume takes the JSON lines of an earlier walk
+    /// Walk each storage once and list objects without a live backup, and live backups with nothing on the storage. Removes nothing.
+    /// Objects younger than --settle do not count. --resume continues the JSON lines of an earlier walk
     #[arg(long, conflicts_with_all = ["backups", "all", "from", "level", "sign_key", "out", "resume_max_age", "read_data_subset", "sample",
         "status", "host", "project", "volume", "limit", "older_than"])]
     pub orphans: bool,
-    /// Write the commands of the storage's own tools that would remove the orphans to this new file, a shell script to review: before each
-    /// what was looked at. It refuses to run when it is older than a day
+    /// Write a shell script for review to this new file: the commands of the storage's own tools that remove the orphans, each with what
+    /// was found. The script refuses to run when it is older than a day
     #[arg(long, value_name = "FILE", requires = "orphans")]
     pub commands: Option<PathBuf>,
     /// Check the backups in a file that scan wrote, on a host without access to the database: its findings (`--format json` or jsonl), or

@@ -170,8 +170,8 @@ fn summary(report: &ScrubReport) -> String {
     };
     if let Some(rows) = report.stopped_early {
         return format!(
-            "Nothing verified at level {}; stopped by --max-runtime before it was known which backups are due: {} read into the ledger, and the \
-             next run reads the others",
+            "Nothing verified at level {}; stopped by --max-runtime before the due backups were known: {} read into the ledger, the next \
+             run reads the others",
             run.level,
             count(rows, "backup")
         );

@@ -80,7 +80,7 @@ struct Mysql {
     member: String,
     /// The server that answered the last check of the state.
     node: Option<String>,
-    /// What marks this session on MariaDB. Where the mark is found, the state is as it was checked.
+    /// The mark of this session on MariaDB. As long as the session has it, its state is the one that was checked.
     mark: Option<String>,
     /// The engines of the tables to change were checked and support transactions.
     atomic: bool,
@@ -271,7 +271,7 @@ impl Mysql {
         Ok(())
     }
 
-    /// Whether the session is the one whose state was checked. It takes a fifth of the server's time for a unit to read the whole state.
+    /// Requires the session whose state was checked. To read the whole state takes a fifth of the server's time for a unit.
     fn compare_mark(&self, rows: &[Vec<Value>]) -> Result<(), DbError> {
         let found = rows.first().and_then(|row| row.first()).and_then(Value::as_text);
         let (expected, found) = (self.mark.as_deref().unwrap_or_default(), found.unwrap_or_default());

@@ -71,7 +71,7 @@ struct Postgres {
     process: Option<i64>,
     /// The settings that the open transaction leaves to the session if it is committed.
     pending: Option<Settings>,
-    /// The settings that the session has, so that a transaction need not make and check them.
+    /// The settings that the session has. A transaction with the same ones does not set and check them again.
     kept: Option<Settings>,
 }
 

@@ -42,8 +42,8 @@ impl HostQueue {
             at.map_or_else(|| "at an unknown time".to_owned(), |at| format!("{} ago", human(seconds_between(at, now))))
         };
         format!(
-            "with this one, {host} has {} in creating and {} in restoring; the oldest of these operations began {}, and one of the rows last \
-             changed {}",
+            "{host} has {} in creating and {} in restoring, this one included; the oldest operation began {}, and the last change of a row \
+             was {}",
             count(self.creating, "backup"),
             self.restoring,
             ago(self.oldest),
@@ -52,7 +52,7 @@ impl HostQueue {
     }
 }
 
-/// A row of `messages`: what Cinder told the user about a backup.
+/// A row of `messages`: Cinder's message to the user about a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserMessage {
     /// Naive UTC.
@@ -86,10 +86,10 @@ impl UserMessage {
     }
 }
 
-/// Adds what is known to the evidence. The queue matters only while the host may be working.
+/// Adds both to the evidence. The queue matters only if the host may be working.
 pub fn add_background(finding: &mut Finding, queue: Option<&HostQueue>, message: Option<&UserMessage>, situation: &Situation) {
-    let busy = queue.filter(|queue| finding.verdict == Verdict::Uncertain && queue.creating + queue.restoring > 1);
-    if let Some((queue, host)) = busy.zip(finding.host.clone()) {
+    let queue = queue.filter(|queue| finding.verdict == Verdict::Uncertain && queue.creating + queue.restoring > 1);
+    if let Some((queue, host)) = queue.zip(finding.host.clone()) {
         finding.note(EvidenceCode::HostQueue, queue.text(&host, situation.now));
     }
     if let Some(message) = message {
@@ -136,15 +136,15 @@ mod tests {
             backup("deleting", "2025-01-01 00:00:00", "2026-11-22 11:59:00"),
         ];
         let found = texts(Verdict::Uncertain, &backups, None);
-        let expected = "with this one, ctl1 has 1 backup in creating and 1 in restoring; the oldest of these operations began 4 h ago, and one \
-                        of the rows last changed 3 min ago";
+        let expected = "ctl1 has 1 backup in creating and 1 in restoring, this one included; the oldest operation began 4 h ago, and the \
+                        last change of a row was 3 min ago";
         assert_eq!(found, [expected]);
         assert_eq!(texts(Verdict::Uncertain, &backups[..1], None), [""; 0]);
         assert_eq!(texts(Verdict::Stuck, &backups, None), [""; 0]);
     }
 
     #[test]
-    fn a_message_is_told_in_cinders_words() {
+    fn a_message_is_in_cinders_words() {
         let found = texts(Verdict::Stuck, &[], Some("020"));
         assert_eq!(found, ["Cinder's last message about it, of 2026-11-22T10:00:00.000000Z: backup driver failed to create backup (020)"]);
         assert!(texts(Verdict::Stuck, &[], Some("999")).concat().contains("does not know (999)"));

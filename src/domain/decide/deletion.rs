@@ -8,6 +8,7 @@
 use std::fmt::Display;
 
 use super::backup::Target;
+use super::quota::is_duplicate;
 use super::{BackupCase, Children, change, last_resort};
 use crate::domain::status::{DELETED, DELETING, ERROR, ERROR_DELETING};
 use crate::domain::text::{count, shell_word};
@@ -86,7 +87,7 @@ fn quota_problem(deletion: &Deletion, policy: &Policy) -> Option<String> {
     if deletion.open_reservations > 0 {
         return Some(format!("{}; try again later, or give --no-quota", open_reservations(deletion.open_reservations)));
     }
-    let twice = deletion.quotas.iter().find(|quota| deletion.quotas.iter().filter(|other| other.resource == quota.resource).count() > 1)?;
+    let twice = deletion.quotas.iter().find(|quota| is_duplicate(quota, &deletion.quotas))?;
     Some(format!(
         "its project {} has several rows in quota_usages for {}; run `cinder-manage quota sync` first, or give --no-quota",
         twice.project_id, twice.resource

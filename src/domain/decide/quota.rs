@@ -1,8 +1,8 @@
-//! `--fix-quotas`: what the quotas of a project count, compared with its live backups and open reservations.
+//! `--fix-quotas`: compares the quota usage of a project with its live backups and open reservations.
 //!
-//! The numbers are those of `cinder-manage quota sync`: every live backup counts, whatever its status, and a size of NULL as 0. Only rows
-//! that exist are corrected; Cinder counts for itself when it makes one. Unlike `quota sync`, it ends expired reservations, as Cinder's
-//! scheduler does, and waits while another one is open: its operation may have added or deleted a backup that it has not counted yet.
+//! Like `cinder-manage quota sync`, it counts every live backup in any status, and a size of NULL as 0. It corrects only rows that exist,
+//! because Cinder counts for itself when it makes one. Unlike `quota sync`, it ends expired reservations, as Cinder's scheduler does, and
+//! waits while one is open: the operation may have added or deleted a backup that it has not counted yet.
 //!
 //! Source: `cinder/cmd/manage.py` (`QuotaCommands`), `cinder/db/api.py` (`_backup_data_get_for_project`, `reservation_expire`).
 
@@ -20,29 +20,32 @@ const NAMED: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaCase {
     pub project: String,
-    /// What its quotas count of backups and their gigabytes: live rows.
+    /// Its quota usage of backups and their gigabytes: live rows.
     pub usages: Vec<QuotaUsage>,
-    /// Its live reservations for them; `None` if nothing is to be corrected, so that they were not read.
+    /// Its live reservations for them; `None` if they were not read, because nothing is to be corrected.
     pub reservations: Option<Vec<Reservation>>,
     /// Its live backups, and their GiB.
     pub counted: (i64, i64),
     /// Why a correction has to wait.
-    pub waits: Option<String>,
+    pub wait_reason: Option<String>,
 }
 
 impl QuotaCase {
-    /// Whether its rows contradict themselves: a number is negative, or two rows count the same. Another wrong number is only late: Cinder
-    /// can be configured to count again from time to time.
+    /// Whether its rows contradict themselves: a number is negative, or two rows are for one resource. Any other wrong number may be
+    /// temporary: Cinder can be configured to count again from time to time.
     pub fn is_contradictory(&self) -> bool {
-        let usages = &self.usages;
-        let is_twice = |usage: &QuotaUsage| usages.iter().filter(|other| other.resource == usage.resource).count() > 1;
-        usages.iter().any(|usage| usage.in_use < 0 || usage.reserved < 0 || is_twice(usage))
+        self.usages.iter().any(|usage| usage.in_use < 0 || usage.reserved < 0 || is_duplicate(usage, &self.usages))
     }
+}
+
+/// Whether several rows are for the resource of a quota usage.
+pub(super) fn is_duplicate(usage: &QuotaUsage, usages: &[QuotaUsage]) -> bool {
+    usages.iter().filter(|other| other.resource == usage.resource).count() > 1
 }
 
 /// Decides for the quotas of a project; `None` if they are right.
 pub fn quota(case: &QuotaCase, situation: &Situation) -> Option<Finding> {
-    let QuotaCase { project, usages, reservations, counted, waits } = case;
+    let QuotaCase { project, usages, reservations, counted, wait_reason } = case;
     let mut finding = Finding { project_id: Some(project.clone()), ..new_finding(FindingKind::Project, project, Verdict::Inconsistent) };
     let is_of = |usage: &QuotaUsage, reservation: &Reservation| reservation.usage_id.is_some_and(|id| usage.id == id.to_string());
     let (expired, open): (Vec<_>, Vec<_>) = reservations.iter().flatten().partition(|reservation| reservation.is_expired(situation.now));
@@ -50,7 +53,7 @@ pub fn quota(case: &QuotaCase, situation: &Situation) -> Option<Finding> {
     let (mut wrong, mut twice, mut changes) = (Vec::new(), BTreeSet::new(), Vec::new());
     for usage in usages {
         let QuotaUsage { resource, in_use, reserved, .. } = usage;
-        if usages.iter().filter(|other| other.resource == *resource).count() > 1 {
+        if is_duplicate(usage, usages) {
             twice.insert(resource.as_str());
             continue;
         }
@@ -96,7 +99,7 @@ pub fn quota(case: &QuotaCase, situation: &Situation) -> Option<Finding> {
         finding.follow_up.push(format!("cinder-manage quota sync --project-id {}", shell_word(project)));
     } else if reservations.is_none() {
         finding.follow_up.push(format!("cinder-backup-repair repair --fix-quotas --project {}", shell_word(project)));
-    } else if let Some(why) = waits {
+    } else if let Some(why) = wait_reason {
         finding.refusal = Some(why.clone());
     } else if let Some(last) = open.iter().map(|reservation| reservation.expire.as_deref().unwrap_or("never")).max() {
         finding.refusal =

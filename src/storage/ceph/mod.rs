@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const OUTPUT_LIMIT: usize = 8 << 20;
 /// The limit for a list of extents, in bytes.
 const EXTENTS_LIMIT: u64 = 16 << 30;
-/// No name of Ceph is longer, in bytes. The parts of a longer line count as names, which are not ones of Cinder.
+/// The limit for a name, in bytes; Ceph has none that is longer. A longer line is read as several names, which Cinder does not use.
 const LONGEST_NAME: u64 = 16 << 10;
 /// How many bytes of the names in a pool are searched: a few hundred thousand names.
 const NAMES_LIMIT: u64 = 16 << 20;
@@ -195,7 +195,7 @@ impl Cluster {
         &self.pool
     }
 
-    /// Returns the options that connect a command as this program does.
+    /// Returns the options that connect a command to the cluster as this program does.
     pub fn options(&self) -> [String; 2] {
         [format!("--id={}", self.user), format!("--conf={}", self.conf)]
     }
@@ -309,7 +309,7 @@ impl Pool<'_> {
         self.listed(&self.cluster.rbd, each)
     }
 
-    /// Passes the names of all RADOS objects of the pool to `each`, also of those that hold the data of images.
+    /// Passes the names of all RADOS objects of the pool to `each`, including those with the data of images.
     ///
     /// # Errors
     /// The names before an error are not all of them.

@@ -1,4 +1,4 @@
-//! `check --orphans` in a directory: each kind of orphan, what is never one, resuming, shards.
+//! `check --orphans` in a directory: each kind of orphan, what never counts as one, resuming, shards, commands.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -143,7 +143,7 @@ fn many(site: &Site, number: usize) {
 }
 
 #[test]
-fn a_walk_that_was_cut_off_goes_on_where_it_was() {
+fn a_walk_that_was_cut_off_continues_from_its_last_position() {
     let site = Site::new();
     many(&site, 2_500);
     let whole = site.program.expect(0, &["check", "--orphans", "-f", "jsonl"]);
@@ -153,7 +153,7 @@ fn a_walk_that_was_cut_off_goes_on_where_it_was() {
     let cut = whole.stdout.find("\"position\"").unwrap() + 100_000;
     let path = site.path("cut.jsonl");
     fs::write(&path, &whole.stdout[..cut]).unwrap();
-    // What was walked before is not walked again, so that what is gone there is still known.
+    // What was walked before is not walked again, so its orphans are reported although they are gone.
     let first = of_kind(&all, "position")[0]["after"].as_str().unwrap().to_owned();
     for entry in fs::read_dir(site.store.root.join("all")).unwrap().map(Result::unwrap) {
         if format!("all/{}", entry.file_name().to_str().unwrap()) <= first {
@@ -229,7 +229,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn the_commands_remove_exactly_what_they_were_written_for_and_hostile_names_run_nothing() {
+fn the_commands_remove_only_their_orphans_and_hostile_names_run_nothing() {
     let site = Site::new();
     let live = site.available();
     site.creating();
@@ -311,7 +311,7 @@ fn the_storage_of_new_backups_is_walked_even_if_no_row_names_it() {
 }
 
 #[test]
-fn a_walk_whose_reader_has_seen_enough_ends_without_an_error() {
+fn a_walk_whose_reader_has_closed_the_stream_ends_without_an_error() {
     let site = Site::new();
     site.store.place(&new_id(), None);
     many(&site, 10);
@@ -320,7 +320,6 @@ fn a_walk_whose_reader_has_seen_enough_ends_without_an_error() {
     assert!(!answer.stderr.contains("stopped by"), "{}", answer.stderr);
 }
 
-/// The memory of a walk has nothing to do with the number of objects or orphans.
 #[test]
 fn memory_does_not_grow_with_the_number_of_orphans() {
     let site = Site::new();

@@ -146,7 +146,7 @@ fn a_signal_or_the_end_of_the_time_leaves_the_rest_for_the_next_run() {
 
 /// The database is locked until the time is over.
 #[test]
-fn a_run_whose_time_is_over_before_it_knows_what_is_due_says_so_and_leaves_all_to_the_next_one() {
+fn a_run_that_ends_before_it_knows_what_is_due_says_so_and_leaves_all_to_the_next_one() {
     let site = Site::new();
     (0..200).for_each(|_| drop(site.database.backup(|row| row.status("available").age(TWO_HOURS))));
     let stopped = |format: &str| {
@@ -159,7 +159,7 @@ fn a_run_whose_time_is_over_before_it_knows_what_is_due_says_so_and_leaves_all_t
         answer
     };
     let said = stopped("table").stderr;
-    assert!(said.contains("stopped by --max-runtime before it was known which backups are due: 0 backups read into the ledger"), "{said}");
+    assert!(said.contains("stopped by --max-runtime before the due backups were known: 0 backups read into the ledger"), "{said}");
     let document = stopped("json").json();
     assert_eq!((&document["interrupted"], &document["due_known"]), (&"--max-runtime".into(), &false.into()), "{document:#}");
     assert_eq!(status(&site)["last_run"]["interrupted"], "--max-runtime");

@@ -211,7 +211,7 @@ fn a_session_state_that_a_proxy_changes_is_reported() {
 }
 
 #[test]
-fn a_direct_session_that_becomes_another_one_is_reported() {
+fn a_direct_session_that_was_replaced_is_reported() {
     for engine in [Engine::Mariadb, Engine::Postgresql] {
         let (database, snapshot) = with_snapshot(engine);
         // Another session answers with another process, and lacks the variable.

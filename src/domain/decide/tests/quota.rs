@@ -22,7 +22,7 @@ fn reservation(id: &str, usage_id: i64, delta: i64, expire: Option<String>) -> R
 /// A project with 3 live backups of 30 GiB, whose quotas count so much in use and reserved.
 fn case(backups: (i64, i64), gigabytes: (i64, i64), reservations: Vec<Reservation>) -> QuotaCase {
     let usages = vec![usage("1", "backups", backups), usage("2", "backup_gigabytes", gigabytes)];
-    QuotaCase { project: "p".into(), usages, reservations: Some(reservations), counted: (3, 30), waits: None }
+    QuotaCase { project: "p".into(), usages, reservations: Some(reservations), counted: (3, 30), wait_reason: None }
 }
 
 fn changes(case: &QuotaCase) -> Vec<(Table, String, String, Value)> {
@@ -79,7 +79,7 @@ fn a_project_waits_while_its_numbers_may_change() {
     };
     let open = case((5, 1), (30, 0), vec![reservation("7", 1, 1, Some(ago(-60)))]);
     assert!(refusal(&open).unwrap().contains("1 open reservation of backup quota"));
-    let waits = QuotaCase { waits: Some("not yet".into()), ..case((5, 0), (30, 0), Vec::new()) };
+    let waits = QuotaCase { wait_reason: Some("not yet".into()), ..case((5, 0), (30, 0), Vec::new()) };
     assert_eq!(refusal(&waits).as_deref(), Some("not yet"));
     let mut twice = case((3, 0), (30, 0), Vec::new());
     twice.usages.push(usage("3", "backups", (0, 0)));
