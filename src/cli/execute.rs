@@ -258,8 +258,7 @@ fn show_changes(context: &Context<'_>, database: &Database, plan: &Plan) -> Resu
     ui.show(format!("{rows} in {units} would be changed in {}:", database.location));
     for unit in &plan.units {
         let unit = unit?;
-        let name = unit.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
-        ui.show(format!("  {} {}{name}", unit.kind, unit.id));
+        ui.show(format!("  {}", unit.title()));
         if unit.is_accepted_quick() {
             ui.show("    becomes available on a quick check, which read none of its data (--accept-quick)");
         }

@@ -37,8 +37,7 @@ pub fn password(ui: &Ui, what: &str) -> Result<SecretString> {
 
 /// A unit, cut to the width of a list: a line that wraps would be drawn over others.
 fn line(unit: &Unit, width: usize) -> String {
-    let name = unit.name.as_deref().unwrap_or("");
-    let text = terminal(&format!("{} {} {name:?} {}", unit.kind, unit.id, view::changes(&unit.changes)));
+    let text = terminal(&format!("{} {}", unit.title(), view::changes(&unit.changes)));
     if text.width() <= width {
         return text;
     }

@@ -57,6 +57,12 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// What it is about, for people: the kind, the id, and the name if it has one. Hostile text.
+    pub fn title(&self) -> String {
+        let name = self.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
+        format!("{} {}{name}", self.kind, self.id)
+    }
+
     /// The main row as planned.
     pub fn main_image(&self) -> Option<&Image> {
         match self.kind {

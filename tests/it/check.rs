@@ -24,6 +24,7 @@ mod slow;
 mod storage_recheck;
 mod unreadable;
 mod verdicts;
+mod ways_out;
 
 use std::fs::{self, File};
 use std::io;

@@ -5,8 +5,8 @@ use clap::Args;
 use crate::cli::execute::{ExecutionArgs, PlannedRun, execute, require_log};
 use crate::cli::proposal::{ProposalArgs, propose};
 use crate::cli::{Context, Exit, Result, prompt, sentences};
-use crate::domain::Selection;
 use crate::domain::text::count;
+use crate::domain::{FindingKind, Selection};
 use crate::workflow::{Database, ProposedPlan};
 
 /// How many units `--yes` changes at most without `--max-changes`.
@@ -58,8 +58,9 @@ fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Propose
     for unit in &proposal.plan.units {
         let unit = unit?;
         let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
-        let (name, status) = (unit.name.as_deref().unwrap_or(""), unit.status.as_deref().unwrap_or("NULL"));
-        ui.show(format!("  {} {} {name:?} is {status}: {}", unit.kind, unit.id, why.join("; ")));
+        // A project has no status.
+        let status = (unit.kind != FindingKind::Project).then(|| format!(" is {}", unit.status.as_deref().unwrap_or("NULL")));
+        ui.show(format!("  {}{}: {}", unit.title(), status.unwrap_or_default(), why.join("; ")));
     }
     if !proposal.plan.units.is_empty() {
         database.require_writable(&proposal.plan.policy)?;
