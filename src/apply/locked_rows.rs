@@ -163,14 +163,17 @@ impl LockedFacts<'_> {
 
     /// The quotas of the unit's project. The census counted its backups. Cinder makes a reservation before it adds or deletes a backup, and
     /// ends it afterwards, so the count still holds if the reservations are those of the census. The lock on `quota_usages` keeps Cinder
-    /// from making another one.
+    /// from making another one. Another run of this program makes none, but changes `quota_usages`.
     pub fn quota_case(&self) -> QuotaCase {
         let LockedRows { quotas, live_reservations, totals, .. } = self.rows;
         let project = self.unit.id.as_str();
-        let usages = quotas.values().filter(|usage| usage.project_id == project).cloned().collect();
+        let usages: Vec<_> = quotas.values().filter(|usage| usage.project_id == project).cloned().collect();
         let counted_with = self.census.reservations.get(project).copied().unwrap_or_default();
-        let wait_reason = (counted_with != *totals)
-            .then(|| "it has made or ended reservations of backup quota since its backups were counted; try again".to_owned());
+        let then = &self.census.quotas;
+        let is_moved =
+            |usage: &QuotaUsage| then.binary_search_by(|then| then.id.cmp(&usage.id)).ok().and_then(|at| then.get(at)) != Some(usage);
+        let wait_reason = (counted_with != *totals || usages.iter().any(is_moved))
+            .then(|| "its quotas, or its reservations of them, have changed since its backups were counted; try again".to_owned());
         quota_case(project, usages, Some(live_reservations.clone()), self.census, wait_reason)
     }
 

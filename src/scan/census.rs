@@ -14,7 +14,7 @@ use crate::db::DbError;
 use crate::domain::decide::{Children, HostQueue, Peer};
 use crate::domain::id::key;
 use crate::domain::status::{BACKING_UP, CREATING, DELETING, ERROR, RESTORING, is_active};
-use crate::domain::{Backup, ColumnSet, Matched, Selection};
+use crate::domain::{Backup, ColumnSet, Matched, QuotaUsage, Selection};
 
 /// The number of rows that are in memory at the same time.
 pub(super) const PORTION: usize = 2_000;
@@ -143,6 +143,8 @@ pub struct Census {
     pub projects: HashMap<String, (i64, i64)>,
     /// The reservations of the projects whose quotas a run corrects, read in the same transaction.
     pub reservations: HashMap<String, ReservationTotals>,
+    /// What their quotas counted then.
+    pub quotas: Vec<QuotaUsage>,
     /// Every host that a live backup names.
     pub hosts: HashSet<String>,
     /// Which parts of the selection a live backup matches, and which of its volumes exist.

@@ -183,7 +183,12 @@ impl<'a> Prepared<'a> {
         let mut reader = Reader { session: database.session.as_mut(), schema: &database.schema };
         let census = reading(observer, || -> Result<Census> {
             let mut census = Census::take(&mut reader, &plan.selection, &mut |_, _| Ok(()))?;
-            census.reservations = reader.reservation_totals(&projects(plan)?)?;
+            let projects = projects(plan)?;
+            if !projects.is_empty() {
+                census.reservations = reader.reservation_totals(&projects)?;
+                census.quotas = reader.quota_usages_of(&projects)?;
+                census.quotas.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+            }
             Ok(census)
         });
         database.session.rollback()?;

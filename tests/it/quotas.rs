@@ -167,6 +167,31 @@ fn a_backup_that_is_made_or_deleted_after_the_count_stops_the_unit() {
     }
 }
 
+/// A repair on another host makes no reservation.
+#[test]
+fn a_backup_that_another_run_deletes_after_the_count_stops_the_unit() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.insert(&usages("first", 1, (3, 0), (0, 0)));
+    database.insert(&usages("second", 2, (5, 0), (3, 0)));
+    let deleted = backup().project_id("second").size(1);
+    let id = deleted.get_id().to_owned();
+    database.insert(&[deleted, backup().project_id("second").size(1), backup().project_id("second").size(1)]);
+    // While the first unit is written, another run deletes a backup of the second project.
+    database.execute(&format!(
+        "CREATE TRIGGER other AFTER UPDATE ON quota_usages WHEN NEW.project_id = 'first' BEGIN \
+         UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{id}' AND deleted = 0; \
+         UPDATE quota_usages SET in_use = 4 WHERE project_id = 'second' AND resource = 'backups'; \
+         UPDATE quota_usages SET in_use = 2 WHERE project_id = 'second' AND resource = 'backup_gigabytes'; END"
+    ));
+    let program = Program::on(database.url());
+    let document = fix(&program, 4, &["--yes", "--sessions", "1"]);
+    let units: Vec<_> = document["units"].as_array().unwrap().iter().map(|unit| unit["outcome"].as_str().unwrap()).collect();
+    assert_eq!(units, ["applied", "refused"], "{document:#}");
+    assert!(document["units"][1]["reason"].as_str().unwrap().contains("since its backups were counted"), "{document:#}");
+    assert_eq!(fix(&program, 0, &["--yes"])["summary"]["applied"], 1);
+    assert_eq!(cinder::quota(&database.url(), "check"), [] as [String; 0]);
+}
+
 #[test]
 fn a_plan_is_applied_with_the_counts_of_the_run() {
     for engine in engines() {
