@@ -32,7 +32,7 @@ codes! {
         "Look for the objects elsewhere. If they are gone, delete the backup with `openstack volume backup delete`.";
     RowDeleted = "row-deleted",
         "The row of the backup is deleted, but objects of it are still on the storage.",
-        "Remove the objects.";
+        "Remove the objects, unless a live increment is based on the backup.";
     UnknownName = "unknown-name",
         "Cinder does not use these names for objects of backups. The objects are counted together.",
         "Check them by hand. No command is written for them.";

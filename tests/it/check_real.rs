@@ -301,9 +301,10 @@ fn orphans_agree_with_cinder(store: impl FnOnce(&RealBackups) -> Store, tools: O
         let text = fs::read_to_string(&script).expect("a script");
         assert!(ended.status.success(), "{} {}\n{text}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
         let document = program.json(9, &args);
-        let kinds: Vec<&Value> = document["orphans"].as_array().expect("orphans").iter().map(|one| &one["kind"]).collect();
-        assert_eq!(kinds, ["no-row", "no-row", "nothing-stored"], "{document:#}\n{text}");
-        // Without the comment sign, also the finished backups.
+        let mut kinds: Vec<&str> = document["orphans"].as_array().expect("orphans").iter().filter_map(|one| one["kind"].as_str()).collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["half", "no-row", "no-row", "nothing-stored"], "{document:#}\n{text}");
+        // Without the comment sign, also those that may be of another cloud.
         let swapped = ["aws", "swift", "rm"].iter().fold(text, |text, tool| {
             text.replace(&format!("\n{tool} "), "\n# done: ").replace(&format!("\n# {tool} "), &format!("\n{tool} "))
         });

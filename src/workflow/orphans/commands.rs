@@ -3,6 +3,7 @@
 //! Each orphan is looked at again, on the storage and in the database, just before its commands are written. The script refuses to run when
 //! it is older than a day.
 
+use std::collections::{BTreeSet, HashSet};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -10,10 +11,14 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::{PORTION, Result, Walk, ceph};
+use crate::domain::id::{key, same};
+use crate::domain::status::DELETED;
 use crate::domain::text::count;
 use crate::domain::time::stamp;
 use crate::domain::{CodeSet, Driver, StorageRow};
+use crate::format::names::Prefix;
 use crate::report::safe;
+use crate::scan::CompactIds;
 use crate::spool::Spool;
 use crate::storage::{ObjectStore, StorageError};
 use crate::verify::ceph::{backup_of_meta, backup_of_snapshot};
@@ -48,9 +53,11 @@ fn write_header(out: &mut dyn Write, head: &OrphanHead, now: Timestamp) -> Resul
         format!("Commands that remove what no live backup needs, written by {} at {}.", head.program, stamp(now)),
         format!("Database: {}", head.database),
         "Nothing was removed yet. Read each command and what was looked at before it, then run: sh THIS-FILE".to_owned(),
-        "The commands of finished backups are comments: import these backups with `cinder backup-import`, or make sure that nobody"
+        "Where a backup without a row is finished, and where the row was not deleted by Cinder, the commands are comments: import the backup"
             .to_owned(),
-        "needs them, above all no other cloud that uses this storage, and remove the comment sign.".to_owned(),
+        "with `cinder backup-import`, or make sure that nobody needs it, above all no other cloud that uses this storage, and remove the"
+            .to_owned(),
+        "comment sign. The same holds for half backups without a row where there are finished ones.".to_owned(),
         "The commands need the environment of their tools, with an account that may remove objects.".to_owned(),
     ] {
         comment(out, &line)?;
@@ -59,7 +66,7 @@ fn write_header(out: &mut dyn Write, head: &OrphanHead, now: Timestamp) -> Resul
     write!(
         out,
         "age=$(($(date +%s) - {made})) || exit 1\nif [ \"$age\" -lt 0 ] || [ \"$age\" -gt {LONGEST} ]; then\n    \
-         echo 'this list is older than a day, or the clock is wrong: run check --orphans again' >&2\n    exit 1\nfi\n"
+         echo 'this list is older than a day, or the clock is wrong: run check --orphans again' >&2\n    exit 1\nfi\nfailed=0\n"
     )
     .map_err(unwritable)
 }
@@ -86,10 +93,71 @@ fn looked_at(number: usize, kind: OrphanKind, orphan: &Orphan, present: &Present
     )
 }
 
+/// What is known of all backups before commands are written.
+struct Needs {
+    /// Backups, and volumes with all their backups, whose objects a live backup may need although their own rows are not live.
+    held: HashSet<u128>,
+    /// Where there are finished backups without a row: they may be of another cloud, and others there, too.
+    strange: BTreeSet<(Driver, String)>,
+}
+
+impl Needs {
+    fn are_held(&self, orphan: &Orphan) -> bool {
+        [&orphan.backup_id, &orphan.volume_id].into_iter().flatten().any(|id| self.held.contains(&number(id)))
+    }
+
+    /// What a command begins with: a comment sign if only a person can know that nobody needs the backup.
+    fn sign(&self, kind: OrphanKind, orphan: &Orphan, row: Option<&StorageRow>) -> &'static str {
+        let is_certain = match kind {
+            OrphanKind::Half => !self.strange.contains(&(orphan.driver, orphan.location.clone())),
+            // Somebody may have hidden the row by hand.
+            OrphanKind::RowDeleted => row.is_some_and(|row| row.status.as_deref() == Some(DELETED)),
+            _ => false,
+        };
+        if is_certain { "" } else { "# " }
+    }
+}
+
+fn number(id: &str) -> u128 {
+    CompactIds::number(&key(id))
+}
+
 impl Walk<'_, '_> {
+    /// Reads what live backups need. Two passes over `backups`, and 16 bytes for each live one.
+    fn needs(&mut self, orphans: &Spool<Orphan>) -> Result<Needs> {
+        let (mut live, mut held, mut strange) = (Vec::new(), HashSet::new(), BTreeSet::new());
+        for orphan in orphans.iter() {
+            let orphan = orphan?;
+            if orphan.kind == OrphanKind::NoRow {
+                strange.insert((orphan.driver, orphan.location));
+            }
+        }
+        self.each_row(&mut |row| {
+            if row.deleted {
+                return;
+            }
+            live.push(number(&row.id));
+            // Old releases imported a backup under a new id.
+            let prefix = row.service_metadata.as_deref().and_then(Prefix::parse);
+            held.extend(prefix.filter(|prefix| !same(&prefix.backup_id, &row.id)).map(|prefix| number(&prefix.backup_id)));
+        })?;
+        live.sort_unstable();
+        // An increment whose parent's row is not live: which of the volume's backups it is based on in the end is not known.
+        self.database.read(|reader| {
+            reader.references(&mut |backup| {
+                let parent = backup.parent_id.filter(|parent| live.binary_search(&number(parent)).is_err());
+                if let Some(parent) = parent {
+                    held.extend(backup.volume_id.into_iter().chain([parent]).map(|id| number(&id)));
+                }
+            })
+        })?;
+        Ok(Needs { held, strange })
+    }
+
     /// Writes the script.
     pub(super) fn write_commands(&mut self, out: &mut dyn Write, orphans: &Spool<Orphan>, head: &OrphanHead) -> Result<()> {
         write_header(out, head, Timestamp::now())?;
+        let needs = self.needs(orphans)?;
         let mut place = 0;
         while place < orphans.len() && !self.is_stopped() {
             let portion = orphans.read(place..place + PORTION)?;
@@ -97,15 +165,15 @@ impl Walk<'_, '_> {
                 let has_command = matches!(orphan.kind.known(), Some(OrphanKind::Half | OrphanKind::NoRow | OrphanKind::RowDeleted));
                 if has_command && !self.is_stopped() {
                     writeln!(out).map_err(unwritable)?;
-                    self.write_one(out, number, &orphan)?;
+                    self.write_one(out, number, &orphan, &needs)?;
                 }
             }
             place += PORTION;
         }
-        Ok(())
+        writeln!(out, "\nexit \"$failed\"").map_err(unwritable)
     }
 
-    fn write_one(&mut self, out: &mut dyn Write, number: usize, orphan: &Orphan) -> Result<()> {
+    fn write_one(&mut self, out: &mut dyn Write, number: usize, orphan: &Orphan, needs: &Needs) -> Result<()> {
         let name = orphan.name.as_deref().unwrap_or_default();
         if !self.familiar.contains(&(orphan.driver, orphan.location.clone())) {
             let text =
@@ -113,7 +181,11 @@ impl Walk<'_, '_> {
             return comment(out, &text);
         }
         if orphan.driver == Driver::Ceph {
-            return self.write_part(out, number, orphan);
+            return self.write_part(out, number, orphan, needs);
+        }
+        if needs.are_held(orphan) {
+            let text = "no command, because a live backup may need it: one that is based on a backup without a live row, or an import";
+            return comment(out, &format!("{number}. {name}: {text}"));
         }
         let present = match self.present(orphan) {
             Ok(present) => present,
@@ -131,7 +203,7 @@ impl Walk<'_, '_> {
         if let Some(caution) = removal.caution() {
             comment(out, caution)?;
         }
-        let sign = if kind == OrphanKind::NoRow { "# " } else { "" };
+        let sign = needs.sign(kind, orphan, row);
         let mut at = 0;
         while at < present.names.len() {
             let names = present.names.read(at..at + NAMES_OF_COMMAND)?;
@@ -141,7 +213,7 @@ impl Walk<'_, '_> {
                 comment(out, &format!("no command for {name:?}: a shell or the tool could read it in another way"))?;
             }
             match removal.command(&names) {
-                Some(command) => writeln!(out, "{sign}{command}").map_err(unwritable)?,
+                Some(command) => writeln!(out, "{sign}{command} || failed=1").map_err(unwritable)?,
                 None if names.is_empty() => {}
                 None => comment(out, &format!("no command: the address {} is not that of its container", removal.address))?,
             }
@@ -150,7 +222,7 @@ impl Walk<'_, '_> {
     }
 
     /// Writes the command for an image, a snapshot or a metadata object of a Ceph pool.
-    fn write_part(&mut self, out: &mut dyn Write, number: usize, orphan: &Orphan) -> Result<()> {
+    fn write_part(&mut self, out: &mut dyn Write, number: usize, orphan: &Orphan, needs: &Needs) -> Result<()> {
         let name = orphan.name.as_deref().unwrap_or_default();
         let (present, connection) = match self.present_part(orphan) {
             Ok(present) => present,
@@ -167,7 +239,7 @@ impl Walk<'_, '_> {
         };
         comment(out, &format!("{}: {name}", looked_at(number, kind, orphan, &present, row)))?;
         match Removal::of_pool(&connection, orphan.container.as_deref().unwrap_or_default(), name) {
-            Some(command) => writeln!(out, "{}{command}", if kind == OrphanKind::NoRow { "# " } else { "" }).map_err(unwritable),
+            Some(command) => writeln!(out, "{}{command} || failed=1", needs.sign(kind, orphan, row)).map_err(unwritable),
             None => comment(out, &format!("no command for {name:?}: a shell or the tool could read it in another way")),
         }
     }
