@@ -169,10 +169,8 @@ impl LockedFacts<'_> {
         let project = self.unit.id.as_str();
         let usages: Vec<_> = quotas.values().filter(|usage| usage.project_id == project).cloned().collect();
         let counted_with = self.census.reservations.get(project).copied().unwrap_or_default();
-        let then = &self.census.quotas;
-        let is_moved =
-            |usage: &QuotaUsage| then.binary_search_by(|then| then.id.cmp(&usage.id)).ok().and_then(|at| then.get(at)) != Some(usage);
-        let wait_reason = (counted_with != *totals || usages.iter().any(is_moved))
+        let are_moved = self.census.quotas.get(project).is_none_or(|then| *then != usages);
+        let wait_reason = (counted_with != *totals || are_moved)
             .then(|| "its quotas, or its reservations of them, have changed since its backups were counted; try again".to_owned());
         quota_case(project, usages, Some(live_reservations.clone()), self.census, wait_reason)
     }

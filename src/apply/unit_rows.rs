@@ -59,7 +59,11 @@ impl UnitRows {
                 rows.backups.extend(ids(explainers(census, &volume, columns)));
             }
             FindingKind::Snapshot => rows.backups.extend(ids(snapshot_explainers(census, &unit.id))),
-            FindingKind::Project => {}
+            // Also those whose numbers are right: without one of them under lock, Cinder could make a reservation.
+            FindingKind::Project => {
+                let quotas = census.quotas.get(&unit.id).into_iter().flatten();
+                rows.others.extend(quotas.map(|quota| (Table::QuotaUsages, quota.id.clone())));
+            }
         }
         rows.volumes.remove(NO_VOLUME);
         rows

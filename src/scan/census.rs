@@ -143,8 +143,8 @@ pub struct Census {
     pub projects: HashMap<String, (i64, i64)>,
     /// The reservations of the projects whose quotas a run corrects, read in the same transaction.
     pub reservations: HashMap<String, ReservationTotals>,
-    /// What their quotas counted then.
-    pub quotas: Vec<QuotaUsage>,
+    /// What their quotas counted then, by project and in the order of the ids.
+    pub quotas: HashMap<String, Vec<QuotaUsage>>,
     /// Every host that a live backup names.
     pub hosts: HashSet<String>,
     /// Which parts of the selection a live backup matches, and which of its volumes exist.

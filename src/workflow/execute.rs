@@ -186,8 +186,9 @@ impl<'a> Prepared<'a> {
             let projects = projects(plan)?;
             if !projects.is_empty() {
                 census.reservations = reader.reservation_totals(&projects)?;
-                census.quotas = reader.quota_usages_of(&projects)?;
-                census.quotas.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+                let mut quotas = reader.quota_usages_of(&projects)?;
+                quotas.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+                quotas.into_iter().for_each(|quota| census.quotas.entry(quota.project_id.clone()).or_default().push(quota));
             }
             Ok(census)
         });

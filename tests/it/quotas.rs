@@ -192,6 +192,25 @@ fn a_backup_that_another_run_deletes_after_the_count_stops_the_unit() {
     assert_eq!(cinder::quota(&database.url(), "check"), [] as [String; 0]);
 }
 
+/// A delete that never ended has reserved nothing that `quota_usages` counts.
+#[test]
+fn expired_reservations_of_deletes_end_even_if_the_numbers_are_right() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.insert(&usages("p", 1, (1, 0), (2, 0)));
+        database.insert(&usages("q", 2, (7, 0), (0, 0)));
+        let expired = |project: &str, usage: i64| {
+            [reservation(project, usage, "backups", -1), reservation(project, usage + 1, "backup_gigabytes", -2)]
+        };
+        database.insert(&[expired("p", 10), expired("q", 20)].concat());
+        database.insert(&[backup().project_id("p").size(2)]);
+        let program = Program::on(database.url());
+        let document = fix(&program, 0, &["--yes"]);
+        assert_eq!(document["summary"]["applied"], 2, "{} {document:#}", engine.name());
+        assert_eq!(fix(&program, 0, &["--yes"])["units"], serde_json::json!([]), "nothing is left to correct");
+    }
+}
+
 #[test]
 fn a_plan_is_applied_with_the_counts_of_the_run() {
     for engine in engines() {
