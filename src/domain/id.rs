@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use uuid::Uuid;
+
 /// The key for a look-up by id.
 pub fn key(id: &str) -> Cow<'_, str> {
     if id.bytes().any(|byte| byte.is_ascii_uppercase()) { Cow::Owned(id.to_ascii_lowercase()) } else { Cow::Borrowed(id) }
@@ -14,6 +16,11 @@ pub fn key(id: &str) -> Cow<'_, str> {
 /// Whether two ids name the same row.
 pub fn same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
+}
+
+/// Whether an id is a UUID as Cinder writes it: in lower case, with hyphens.
+pub fn is_uuid(id: &str) -> bool {
+    Uuid::try_parse(id).is_ok_and(|uuid| uuid.hyphenated().to_string() == id)
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
 //! Orphans: what is on a storage without a live backup, and live backups with nothing there. Pure.
 //!
-//! A listing in the order of names is divided into the objects of one backup each ([`Grouper`]). The row of the backup, which is read after
-//! its objects were listed, then decides ([`judge`]): a row that was added meanwhile is seen, so its objects are not taken for orphans. An
-//! object without a row whose backup began just before is younger than the settle time.
+//! [`Grouper`] divides a listing in the order of names into the objects of one backup each. The row of the backup is read after its objects
+//! were listed, and [`judge`] decides. So a row that was added meanwhile is seen. If a row was added even later, its objects are younger than
+//! the settle time.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use uuid::Uuid;
 
 use crate::domain::code::codes;
+use crate::domain::id::is_uuid;
 use crate::domain::record_stream::StreamKind;
 use crate::domain::shards::Shard;
 use crate::domain::time::{moment, parse, seconds_between, stamp};
-use crate::domain::{Code, CodeSet, DatabaseInfo, Driver, StorageRow};
+use crate::domain::{Code, DatabaseInfo, Driver, StorageRow};
 use crate::format::names::{ObjectRole, Prefix, split};
 use crate::storage::ObjectInfo;
 
@@ -49,7 +49,7 @@ fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timest
     Ok(Option::<String>::deserialize(deserializer)?.as_deref().and_then(moment))
 }
 
-/// How many objects there are, and from when.
+/// The number, bytes and times of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ObjectTotals {
     /// Their number.
@@ -73,10 +73,14 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl ObjectTotals {
-    /// Of one object.
+    /// One object that was written at a time.
+    pub fn one(time: Option<Timestamp>, bytes: u64) -> Self {
+        Self { objects: 1, bytes, oldest_at: time, newest_at: time, untimed: u64::from(time.is_none()) }
+    }
+
+    /// One object of a listing.
     pub fn of(object: &ObjectInfo) -> Self {
-        let untimed = u64::from(object.modified.is_none());
-        Self { objects: 1, bytes: object.size, oldest_at: object.modified, newest_at: object.modified, untimed }
+        Self::one(object.modified, object.size)
     }
 
     /// Adds others.
@@ -101,18 +105,18 @@ pub struct ObjectGroup {
     pub folder: Option<String>,
     /// What their names begin with, without the directory.
     pub prefix: String,
-    /// The backup that the names name.
+    /// The backup in the names.
     pub backup_id: String,
-    /// The volume that the names name.
+    /// The volume in the names.
     pub volume_id: String,
-    /// Whether the object is there that the driver writes last.
+    /// Whether it has the object that the driver writes last.
     pub is_finished: bool,
-    /// How many objects, and from when.
+    /// Number, bytes and times of the objects.
     pub totals: ObjectTotals,
 }
 
 impl ObjectGroup {
-    /// The group of an object alone; `None` if its name is not one that Cinder gives.
+    /// The group of one object; `None` if Cinder does not use its name.
     pub fn of(object: &ObjectInfo, is_directory: bool) -> Option<Self> {
         let (folder, name) = match object.name.rsplit_once('/').filter(|_| is_directory) {
             Some((folder, name)) => (Some(folder.to_owned()), name),
@@ -120,10 +124,9 @@ impl ObjectGroup {
         };
         let (prefix, role) = split(name)?;
         let Prefix { volume_id, backup_id, .. } = Prefix::parse(prefix).filter(|parsed| parsed.az.is_none() == is_directory)?;
-        // Cinder's ids are UUIDs in lower case. Engines compare other spellings in different ways, and so might not find the row.
-        let is_id = Uuid::try_parse(&backup_id).is_ok_and(|uuid| uuid.hyphenated().to_string() == backup_id);
         let (prefix, is_finished) = (prefix.to_owned(), role == ObjectRole::Metadata);
-        is_id.then(|| Self { folder, prefix, backup_id, volume_id, is_finished, totals: ObjectTotals::of(object) })
+        // Engines compare other spellings of an id in different ways, and so might not find the row.
+        is_uuid(&backup_id).then(|| Self { folder, prefix, backup_id, volume_id, is_finished, totals: ObjectTotals::of(object) })
     }
 
     fn is_with(&self, other: &Self) -> bool {
@@ -143,18 +146,17 @@ pub enum Listed {
 /// Divides a listing in the order of names into groups. Holds one group at a time.
 #[derive(Debug, Default)]
 pub struct Grouper {
-    /// Whether objects are files in directories.
-    pub is_directory: bool,
+    is_directory: bool,
     group: Option<ObjectGroup>,
 }
 
 impl Grouper {
-    /// Begins; `is_directory` if the names of the listing are paths of files.
+    /// `is_directory`: whether the names of the listing are paths of files.
     pub fn new(is_directory: bool) -> Self {
         Self { is_directory, group: None }
     }
 
-    /// Adds the next object. Returns what is complete.
+    /// Adds the next object. Returns the group that is complete, or the object if its name is unknown.
     pub fn add(&mut self, object: ObjectInfo) -> Option<Listed> {
         let Some(next) = ObjectGroup::of(&object, self.is_directory) else { return Some(Listed::Unknown(object)) };
         match &mut self.group {
@@ -167,7 +169,7 @@ impl Grouper {
         }
     }
 
-    /// Whether all objects that were added are in what was returned.
+    /// Whether all objects that were added have been returned.
     pub fn is_empty(&self) -> bool {
         self.group.is_none()
     }
@@ -178,12 +180,12 @@ impl Grouper {
     }
 }
 
-/// The time from which on nothing counts, by the clock of the storage and by that of the database.
+/// The settle time before a walk, by the clock of the storage and by that of the database.
 #[derive(Debug, Clone, Copy)]
 pub struct QuietSince {
-    /// Objects that were written from then on do not count.
+    /// Objects that were written after this do not count.
     pub storage: Timestamp,
-    /// Nor do those of backups that were deleted from then on.
+    /// Objects of backups that were deleted after this do not count.
     pub database: jiff::civil::DateTime,
 }
 
@@ -195,14 +197,14 @@ impl QuietSince {
     }
 }
 
-/// Why the objects of a group are orphans, by the row of their backup; `None` if they are not, or not yet.
+/// Says why objects are orphans, by the row of their backup; `None` if they are not, or not yet.
 pub fn judge(totals: &ObjectTotals, is_finished: bool, row: Option<&StorageRow>, quiet: QuietSince) -> Option<OrphanKind> {
     if !totals.are_before(quiet.storage) {
         return None;
     }
     match row {
         Some(row) if !row.deleted => None,
-        // It may have been deleted, with its objects, after they were listed.
+        // Cinder may have removed the objects since they were listed.
         Some(row) => {
             let deleted_at = row.deleted_at.as_deref().and_then(parse);
             deleted_at.is_none_or(|deleted_at| seconds_between(deleted_at, quiet.database) > 0).then_some(OrphanKind::RowDeleted)
@@ -221,11 +223,11 @@ pub struct Orphan {
     pub driver: Driver,
     /// The directory, container, bucket or pool that was walked.
     pub location: String,
-    /// The directory, container, bucket or pool that objects or the row name. Hostile text.
+    /// The directory, container, bucket or pool of the objects, or of the row. Hostile text.
     pub container: Option<String>,
-    /// What the names of the objects begin with. Of unknown names: one of them. Hostile text.
+    /// The prefix of the objects; in Ceph the name of the image, snapshot or object; one of several unknown names. Hostile text.
     pub name: Option<String>,
-    /// The backup that the names or the row name.
+    /// The backup in the names or of the row.
     pub backup_id: Option<String>,
     /// Its volume.
     pub volume_id: Option<String>,
@@ -233,9 +235,29 @@ pub struct Orphan {
     pub project_id: Option<String>,
     /// The status of the row.
     pub status: Option<String>,
-    /// How many objects, and from when.
+    /// Number, bytes and times of the objects.
     #[serde(flatten)]
     pub totals: ObjectTotals,
+}
+
+impl Orphan {
+    /// An orphan without a name and a backup. Its volume, project and status are those of the row.
+    pub fn new(kind: OrphanKind, (driver, location): (Driver, &str), row: Option<&StorageRow>, totals: ObjectTotals) -> Self {
+        let [container, name, backup_id] = [const { None }; 3];
+        let of_row = |column: fn(&StorageRow) -> &Option<String>| row.and_then(|row| column(row).clone());
+        Self {
+            kind: kind.into(),
+            driver,
+            location: location.to_owned(),
+            container,
+            name,
+            backup_id,
+            volume_id: of_row(|row| &row.volume_id),
+            project_id: of_row(|row| &row.project_id),
+            status: of_row(|row| &row.status),
+            totals,
+        }
+    }
 }
 
 /// The orphans of one kind that a project has on a back end.
@@ -249,9 +271,9 @@ pub struct OrphanCount {
     pub project_id: Option<String>,
     /// Why they are orphans.
     pub kind: Code<OrphanKind>,
-    /// How many backups they are of; of unknown names 0.
+    /// How many backups they belong to; 0 for unknown names.
     pub backups: u64,
-    /// How many objects, and from when.
+    /// Number, bytes and times of the objects.
     #[serde(flatten)]
     pub totals: ObjectTotals,
 }
@@ -261,31 +283,22 @@ type CountKey = (Driver, String, Option<String>, String);
 
 /// Counts orphans by back end, project and kind.
 #[derive(Debug, Default)]
-pub struct OrphanSummary(BTreeMap<CountKey, (u64, ObjectTotals)>);
+pub struct OrphanSummary(BTreeMap<CountKey, OrphanCount>);
 
 impl OrphanSummary {
     /// Counts one more.
     pub fn add(&mut self, orphan: &Orphan) {
-        let key = (orphan.driver, orphan.location.clone(), orphan.project_id.clone(), orphan.kind.as_str().to_owned());
-        let (backups, totals) = self.0.entry(key).or_default();
-        *backups += u64::from(orphan.kind != OrphanKind::UnknownName);
-        totals.add(&orphan.totals);
+        let (kind, driver, project_id) = (orphan.kind.clone(), orphan.driver, orphan.project_id.clone());
+        let key = (driver, orphan.location.clone(), project_id.clone(), kind.as_str().to_owned());
+        let (location, totals) = (orphan.location.clone(), ObjectTotals::default());
+        let count = self.0.entry(key).or_insert(OrphanCount { driver, location, project_id, kind, backups: 0, totals });
+        count.backups += u64::from(orphan.kind != OrphanKind::UnknownName);
+        count.totals.add(&orphan.totals);
     }
 
     /// The counts, ordered by back end and project.
     pub fn counts(&self) -> Vec<OrphanCount> {
-        let count = |((driver, location, project_id, kind), (backups, totals)): (&CountKey, &(u64, _))| {
-            let known = OrphanKind::ALL.iter().find(|known| known.as_str() == kind);
-            OrphanCount {
-                driver: *driver,
-                location: location.clone(),
-                project_id: project_id.clone(),
-                kind: known.map_or_else(|| Code::Unknown(kind.clone()), |known| Code::Known(*known)),
-                backups: *backups,
-                totals: *totals,
-            }
-        };
-        self.0.iter().map(count).collect()
+        self.0.values().cloned().collect()
     }
 }
 
@@ -303,7 +316,7 @@ impl StreamKind for OrphanRecords {
     type End = OrphanEnd;
 }
 
-/// What was compared.
+/// What a walk compares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrphanHead {
     /// The program and its version.
@@ -314,7 +327,7 @@ pub struct OrphanHead {
     pub taken_at: String,
     /// Younger objects do not count.
     pub settle_seconds: u64,
-    /// Which part of the names was walked, if it is shared.
+    /// Which part of the names was walked, if hosts share the walk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<Shard>,
 }
@@ -329,23 +342,23 @@ pub enum OrphanRecord {
     Position(Position),
 }
 
-/// How far a storage was walked: a walk that was stopped goes on from here.
+/// How far a storage was walked. A walk that was stopped continues from here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// The driver of the storage.
     pub driver: Driver,
     /// The directory, container, bucket or pool that is walked.
     pub location: String,
-    /// The last name; `None` once all were walked.
+    /// The last name that was walked; `None` at the end.
     pub after: Option<String>,
-    /// The live backups whose objects were seen since the position before.
+    /// The live backups that were seen since the last position.
     pub seen: Vec<String>,
 }
 
 /// How the walk ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrphanEnd {
-    /// What stopped it, if it was stopped.
+    /// What stopped it; `None` at its own end.
     pub interrupted: Option<String>,
     /// The storages that could not be walked to the end, and why.
     pub unread: Vec<String>,
@@ -363,7 +376,7 @@ pub struct NameRange {
 }
 
 impl NameRange {
-    /// The names of a shard: an equal part of the ids that names begin with, and of all other names.
+    /// The names of a shard: an equal part of the ids in the names, with all other names in between.
     pub fn of(shard: Option<Shard>, driver: Driver) -> Self {
         let Some(shard) = shard else { return Self { after: String::new(), before: None } };
         let bound = |number: u32| {
@@ -567,16 +580,8 @@ mod tests {
     #[test]
     fn orphans_are_counted_by_back_end_project_and_kind() {
         let orphan = |project: Option<&str>, kind: OrphanKind, second: i64| Orphan {
-            kind: kind.into(),
-            driver: Driver::S3,
-            location: "s3://b".into(),
-            container: None,
-            name: None,
-            backup_id: None,
-            volume_id: None,
             project_id: project.map(str::to_owned),
-            status: None,
-            totals: ObjectTotals::of(&object(String::new(), second, 10)),
+            ..Orphan::new(kind, (Driver::S3, "s3://b"), None, ObjectTotals::of(&object(String::new(), second, 10)))
         };
         let mut summary = OrphanSummary::default();
         for (project, kind, second) in

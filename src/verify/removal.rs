@@ -1,4 +1,4 @@
-//! The commands of the storage's own tools that would remove objects, for a list that a person reviews. Pure.
+//! The commands of the storage's own tools that remove objects, for a script that a person reviews. Pure.
 //!
 //! Each name is one word for a POSIX shell. A name that a shell or a tool may read in another way gets no command.
 
@@ -10,31 +10,37 @@ use crate::domain::text::{is_hostile, shell_word};
 /// How many objects one command names.
 pub const NAMES_OF_COMMAND: usize = 100;
 
-/// Where objects would be removed.
+/// Where objects are removed.
 #[derive(Debug, Clone)]
 pub struct Removal {
     /// The driver of the storage.
     pub driver: Driver,
-    /// The directory, or the URL of the container.
+    /// The directory, or the URL of the container; empty in Ceph.
     pub address: String,
-    /// The container or bucket; empty for a directory.
+    /// The container, bucket or pool; empty for a directory.
     pub container: String,
+    /// The options that connect a command to the Ceph cluster.
+    pub connection: Vec<String>,
 }
 
 impl Removal {
     /// Whether a command can have this name.
     pub fn may_name(&self, name: &str) -> bool {
-        let is_directory = self.driver.is_directory();
         let is_plain = |text: &str| !text.is_empty() && !text.contains(is_hostile);
         let is_word = |text: &str| is_plain(text) && !text.starts_with('-');
-        // `gcloud storage` reads these as patterns and generations, and has no way to quote them.
-        let is_pattern = self.driver == Driver::Gcs && name.contains(['*', '?', '[', ']', '{', '}', '#']);
-        // In a directory, its path comes before the name.
-        let is_safe = if is_directory { is_plain(name) } else { is_word(name) && is_word(&self.container) };
-        is_safe && !is_pattern && is_word(&self.address)
+        match self.driver {
+            // The path of the directory comes before the name.
+            Driver::Posix | Driver::Nfs | Driver::GlusterFs => is_plain(name) && is_word(&self.address),
+            // So does `--image=` or another option.
+            Driver::Ceph => is_plain(name) && is_plain(&self.container) && self.connection.iter().all(|option| is_plain(option)),
+            // `gcloud storage` reads these as patterns and generations, and has no way to quote them.
+            Driver::Gcs if name.contains(['*', '?', '[', ']', '{', '}', '#']) => false,
+            Driver::Gcs | Driver::S3 | Driver::Swift => is_word(name) && is_word(&self.container) && is_word(&self.address),
+        }
     }
 
-    /// The command that removes these objects; `None` without one, or for one whose name it cannot have.
+    /// The command that removes these objects; `None` without one, or for one whose name it cannot have. In Ceph, it removes one image, one
+    /// snapshot (`IMAGE@SNAPSHOT`) or one metadata object; `rbd` itself refuses an image that is open or has snapshots.
     pub fn command(&self, names: &[String]) -> Option<String> {
         if names.is_empty() || !names.iter().all(|name| self.may_name(name)) {
             return None;
@@ -53,27 +59,23 @@ impl Removal {
                 format!("aws s3api delete-objects --endpoint-url {} --bucket {} --delete {delete}", server()?, shell_word(container))
             }
             Driver::Gcs => format!("gcloud storage rm{}", words(&format!("gs://{container}/"))),
-            // One at a time, with [`Self::of_pool`].
-            Driver::Ceph => return None,
+            Driver::Ceph => {
+                let [name] = names else { return None };
+                let options = self.connection.iter().map(|option| format!(" {}", shell_word(option))).collect::<String>();
+                let options = format!("{options} {}", shell_word(format!("--pool={container}")));
+                match name.split_once('@') {
+                    _ if name.starts_with("backup.") => format!("rados{options} rm {}", shell_word(name)),
+                    Some((image, snapshot)) => {
+                        let [image, snapshot] = [format!("--image={image}"), format!("--snap={snapshot}")].map(shell_word);
+                        format!("rbd snap rm{options} {image} {snapshot}")
+                    }
+                    None => format!("rbd rm{options}{}", words("--image=")),
+                }
+            }
         })
     }
 
-    /// The command that removes an image, a snapshot (`IMAGE@SNAPSHOT`) or a metadata object of a Ceph pool. `rbd` itself refuses an image
-    /// that is open or has snapshots.
-    pub fn of_pool(connection: &[String], pool: &str, name: &str) -> Option<String> {
-        let is_plain = |text: &String| !text.is_empty() && !text.contains(is_hostile);
-        let words = |options: &[String]| options.iter().map(|option| format!(" {}", shell_word(option))).collect::<String>();
-        let mut options = connection.to_vec();
-        options.push(format!("--pool={pool}"));
-        let (start, end) = match name.split_once('@') {
-            _ if name.starts_with("backup.") => ("rados", format!(" rm {}", shell_word(name))),
-            Some((image, snapshot)) => ("rbd snap rm", words(&[format!("--image={image}"), format!("--snap={snapshot}")])),
-            None => ("rbd rm", words(&[format!("--image={name}")])),
-        };
-        (options.iter().all(is_plain) && is_plain(&name.to_owned())).then(|| format!("{start}{}{end}", words(&options)))
-    }
-
-    /// What the command may not do, for a comment before it.
+    /// What the command may not remove, for a comment before it.
     pub fn caution(&self) -> Option<&'static str> {
         match self.driver {
             Driver::S3 => Some(
@@ -96,7 +98,8 @@ mod tests {
 
     fn removal(driver: Driver) -> Removal {
         let address = if driver.is_directory() { "/srv/it's" } else { "http://h:1/v1/a/box" };
-        Removal { driver, address: address.to_owned(), container: if driver.is_directory() { "" } else { "box" }.to_owned() }
+        let container = if driver.is_directory() { "" } else { "box" }.to_owned();
+        Removal { driver, address: address.to_owned(), container, connection: vec!["--id=cinder".to_owned(), "--conf=/etc/a b".to_owned()] }
     }
 
     fn command(driver: Driver, names: &[&str]) -> Option<String> {
@@ -120,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_pool_has_images_snapshots_and_metadata_objects() {
-        let of = |name: &str| Removal::of_pool(&["--id=cinder".to_owned(), "--conf=/etc/a b".to_owned()], "box", name);
+        let of = |name: &str| command(Driver::Ceph, &[name]);
         assert_eq!(of("volume-v.backup.b").unwrap(), "rbd rm '--id=cinder' '--conf=/etc/a b' '--pool=box' '--image=volume-v.backup.b'");
         assert_eq!(
             of("v@backup.b.snap.1").unwrap(),
@@ -128,7 +131,8 @@ mod tests {
         );
         assert_eq!(of("backup.b.meta").unwrap(), "rados '--id=cinder' '--conf=/etc/a b' '--pool=box' rm backup.b.meta");
         assert_eq!(of("v\n"), None);
-        assert_eq!(Removal::of_pool(&[], "a\nb", "v"), None);
+        let other = Removal { container: "a\nb".to_owned(), ..removal(Driver::Ceph) };
+        assert_eq!(other.command(&["v".to_owned()]), None);
     }
 
     #[test]
@@ -141,7 +145,7 @@ mod tests {
         }
         assert_eq!(command(Driver::Swift, &["--all"]), None);
         assert_eq!(command(Driver::Gcs, &["v/*"]), None);
-        assert_eq!(command(Driver::Ceph, &["v"]), None);
+        assert_eq!(command(Driver::Ceph, &["v", "w"]), None);
         let other = Removal { container: "b%20x".to_owned(), ..removal(Driver::Swift) };
         assert_eq!(other.command(&["v".to_owned()]), None, "the address is not that of this container");
     }

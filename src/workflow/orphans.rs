@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use self::commands::Script;
 use super::check::STOPPED_BY_ERROR;
 use super::{Database, Error, MAX_RUNTIME, Observer, Result, StorageSettings, Stores, WorkEvent, reading};
 use crate::config::{Origin, StorageOptions};
@@ -33,24 +34,46 @@ use crate::verify::orphans::{
     OrphanSummary, Position, QuietSince, judge,
 };
 
-/// How often a request to stop is looked for.
+/// How often a walk checks whether it has to end.
 const POLL: Duration = Duration::from_millis(100);
-/// How many groups of objects are compared with the database at a time.
+/// How many backups are compared with the database at a time.
 const PORTION: usize = 5 * ID_BATCH;
-/// After how many objects with unknown names a position is noted, too.
+/// After how many objects with unknown names a position is written, too.
 const UNKNOWN_PORTION: u64 = 100_000;
 
-/// What is walked.
+type StorageResult<T> = std::result::Result<T, StorageError>;
+
+/// Why a back end was not walked to its end.
+enum WalkError {
+    /// The whole walk cannot go on.
+    Work(Error),
+    /// Only this back end cannot be read.
+    Storage(StorageError),
+}
+
+impl From<Error> for WalkError {
+    fn from(error: Error) -> Self {
+        Self::Work(error)
+    }
+}
+
+impl From<StorageError> for WalkError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// A storage that is walked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct BackEnd {
     driver: Driver,
-    /// None for drivers that keep containers as directories: all of them are walked.
+    /// `None` for drivers that keep containers as directories: all of them are walked.
     container: Option<String>,
     /// In Swift, each project may have containers of its own.
     project: Option<String>,
 }
 
-impl Place {
+impl BackEnd {
     fn of(row: &StorageRow) -> Option<Self> {
         let driver = driver_of(row)?;
         let container = row.container.clone().filter(|container| !container.is_empty())?;
@@ -63,7 +86,7 @@ fn driver_of(row: &StorageRow) -> Option<Driver> {
     Driver::of_service(row.service.as_deref()?)
 }
 
-/// The live backups whose objects must be somewhere: 17 bytes for each.
+/// The live backups that must have objects: 32 bytes for each.
 #[derive(Default)]
 struct Expected {
     ids: CompactIds,
@@ -91,11 +114,11 @@ pub struct OrphanCheck<'a> {
     pub deadline: Option<Instant>,
     /// Where records are written as they are found.
     pub stream: Option<Box<dyn Write + 'a>>,
-    /// Whether nobody reads the stream any more. Unless commands are written, the walk then ends.
+    /// Whether nobody reads the stream any more. The walk then ends, unless commands are written.
     pub is_unread: &'a dyn Fn() -> bool,
     /// Whether orphans are kept for a document.
     pub keeps: bool,
-    /// Where the commands are written that would remove orphans.
+    /// Where the commands that remove the orphans are written.
     pub commands: Option<&'a mut dyn Write>,
 }
 
@@ -106,49 +129,49 @@ pub struct OrphanReport {
 }
 
 impl OrphanCheck<'_> {
-    /// Walks all storages that the rows name.
+    /// Walks all back ends that the rows name.
     pub fn run(self, database: &mut Database, observer: &dyn Observer) -> Result<OrphanReport> {
         let (clock, began) = (database.read(|reader| reader.clock())?, Timestamp::now());
         let settle = SignedDuration::try_from(self.settle).unwrap_or(SignedDuration::MAX);
         let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
         let (taken_at, settle_seconds) = (rfc3339(clock), self.settle.as_secs());
         let head = OrphanHead { program, database: database.info(), taken_at, settle_seconds, shard: self.shard };
-        let (mut places, expected) = reading(observer, || database.read(places))?;
+        let (mut back_ends, expected) = reading(observer, || database.read(back_ends))?;
         // If no row names it, all its rows may be lost or purged.
-        places.extend(configured(&self.storage.options));
+        back_ends.extend(configured(&self.storage.options));
         let writer = self.stream.map(|out| StreamWriter::begin(out, &head, None)).transpose().map_err(unwritable)?;
         let output =
             Output { writer, orphans: (self.keeps || self.commands.is_some()).then(Spool::default), summary: OrphanSummary::default() };
         let cancelled = Arc::<AtomicBool>::default();
         let stores = Arc::new(Stores::new(self.storage, RetryPolicy::default(), Arc::clone(&cancelled)));
         let quiet = QuietSince::new(began, clock, settle);
-        let (shard, deadline) = (self.shard, self.deadline);
-        let (familiar, unread, interrupted) = (BTreeSet::new(), Vec::new(), None);
-        let is_unread = Some(self.is_unread).filter(|_| self.commands.is_none());
         let mut walk = Walk {
             database,
             observer,
             stores,
             cancelled,
             quiet,
-            shard,
-            deadline,
-            is_unread,
+            shard: self.shard,
+            deadline: self.deadline,
+            is_unread: Some(self.is_unread).filter(|_| self.commands.is_none()),
             expected,
             output,
-            familiar,
-            unread,
-            interrupted,
+            walked: BTreeMap::new(),
+            familiar: BTreeSet::new(),
+            unread: Vec::new(),
+            interrupted: None,
         };
-        let walked = self.resume.as_deref().map_or_else(|| Ok(BTreeMap::new()), |path| walk.resume(path, &head))?;
-        if places.is_empty() {
+        if let Some(path) = &self.resume {
+            walk.resume(path, &head)?;
+        }
+        if back_ends.is_empty() {
             walk.unread.push("nothing was walked: no row names a storage, and cinder.conf names no backup_driver".to_owned());
         }
-        walk.all(places, &walked)?;
+        walk.all(back_ends)?;
         if let Some(out) = self.commands
             && let Some(orphans) = walk.output.orphans.take()
         {
-            walk.write_commands(out, &orphans, &head)?;
+            walk.write_commands(Script(out), &orphans, &head)?;
             walk.output.orphans = Some(orphans);
         }
         walk.stores.warnings().into_iter().for_each(|warning| observer.event(WorkEvent::Warning(warning)));
@@ -163,36 +186,36 @@ fn unwritable(error: io::Error) -> Error {
     Error::Write("the result to standard output".to_owned(), error)
 }
 
-/// The places that rows name, of deleted backups, too, and the backups that must be somewhere there. One pass over `backups`.
-fn places(reader: &mut Reader<'_>) -> std::result::Result<(BTreeSet<Place>, Expected), DbError> {
-    let (mut places, mut expected) = (BTreeSet::new(), Expected::default());
+/// The back ends that rows name, including deleted rows, and the backups that must have objects there. One pass over `backups`.
+fn back_ends(reader: &mut Reader<'_>) -> std::result::Result<(BTreeSet<BackEnd>, Expected), DbError> {
+    let (mut back_ends, mut expected) = (BTreeSet::new(), Expected::default());
     reader.stored_backups(&mut |row| {
-        let Some(place) = Place::of(&row) else { return };
+        let Some(back_end) = BackEnd::of(&row) else { return };
         if !row.deleted && must_be_stored(&row) {
             expected.numbers.push((expected.ids.add(&row.id), false));
         }
-        places.insert(place);
+        back_ends.insert(back_end);
     })?;
     expected.numbers.sort_unstable();
-    Ok((places, expected))
+    Ok((back_ends, expected))
 }
 
-/// The place of new backups, if cinder.conf says which driver makes them, and if it is the same for all projects.
-fn configured(options: &StorageOptions) -> Option<Place> {
+/// The back end of new backups, if cinder.conf sets the driver, and if it is the same for all projects.
+fn configured(options: &StorageOptions) -> Option<BackEnd> {
     let text = |name: &str| options.text(name).ok().flatten();
     let driver = Driver::of_service(&text("backup_driver").filter(|setting| setting.origin != Origin::Default)?.value)?;
     let container = match driver {
-        Driver::Posix | Driver::Nfs | Driver::GlusterFs => return Some(Place { driver, container: None, project: None }),
+        Driver::Posix | Driver::Nfs | Driver::GlusterFs => return Some(BackEnd { driver, container: None, project: None }),
         Driver::Swift if text("backup_swift_auth").is_none_or(|mode| mode.value != "single_user") => return None,
         Driver::Swift => "backup_swift_container",
         Driver::S3 => "backup_s3_store_bucket",
         Driver::Gcs => "backup_gcs_bucket",
         Driver::Ceph => "backup_ceph_pool",
     };
-    Some(Place { driver, container: Some(text(container)?.value), project: None })
+    Some(BackEnd { driver, container: Some(text(container)?.value), project: None })
 }
 
-/// Whether something of a live backup must be on the storage. A failed backup without a prefix failed before its first object.
+/// Whether a live backup must have objects. A failed backup without a prefix failed before its first object.
 fn must_be_stored(row: &StorageRow) -> bool {
     let status = row.status.as_deref();
     !is_active(status) && (status != Some(ERROR) || row.service_metadata.is_some())
@@ -220,48 +243,57 @@ impl Output<'_> {
     }
 }
 
-/// A part of a listing, with the name up to which all objects were passed on, if that is known.
-type Part = (Listed, Option<String>);
+/// The parts of a listing that runs on its own thread. The channel is closed at the end of the listing.
+type Parts<T> = Receiver<StorageResult<T>>;
 
-/// Lists a store on its own thread, which is abandoned if the storage does not answer. The channel is closed at the end.
+/// Starts a listing on its own thread, which is abandoned if the storage does not answer.
+fn start<T: Send + 'static>(
+    list: impl FnOnce(&mut dyn FnMut(T) -> StorageResult<()>) -> StorageResult<()> + Send + 'static,
+) -> Result<Parts<T>> {
+    let (sender, parts) = mpsc::sync_channel(PORTION);
+    let work = move || {
+        let mut send = |part| sender.send(Ok(part)).map_err(|_| StorageError::protocol("the walk has ended"));
+        if let Err(error) = list(&mut send) {
+            drop(sender.send(Err(error)));
+        }
+    };
+    std::thread::Builder::new().spawn(work).map_err(Error::Start)?;
+    Ok(parts)
+}
+
+/// A group or an unknown object, with the last name of the listing that is in the parts so far, if there is one.
+type StorePart = (Listed, Option<String>);
+
+/// Lists a range of a store.
 fn list(
-    store: Arc<dyn ObjectStore>,
+    store: &dyn ObjectStore,
     range: NameRange,
     is_directory: bool,
-) -> io::Result<Receiver<std::result::Result<Part, StorageError>>> {
-    let (sender, parts) = mpsc::sync_channel(PORTION);
-    std::thread::Builder::new().spawn(move || {
-        let (mut grouper, mut after) = (Grouper::new(is_directory), range.after);
-        loop {
-            let page = match store.list_page(&after) {
-                Ok(Some(page)) => page,
-                Ok(None) => return drop(sender.send(Err(StorageError::protocol("the storage gives no listing in the order of names")))),
-                Err(error) => return drop(sender.send(Err(error))),
-            };
-            if page.objects.is_empty() && !page.is_last {
-                return drop(sender.send(Err(StorageError::protocol("a page of the listing is empty, but not the last one"))));
-            }
-            for object in page.objects {
-                if range.before.as_ref().is_some_and(|before| object.name >= *before) {
-                    grouper.end().into_iter().for_each(|part| drop(sender.send(Ok((part, None)))));
-                    return;
-                }
-                let name = object.name.clone();
-                if let Some(part) = grouper.add(object) {
-                    let up_to = if matches!(part, Listed::Group(_)) { Some(after) } else { grouper.is_empty().then(|| name.clone()) };
-                    if sender.send(Ok((part, up_to))).is_err() {
-                        return;
-                    }
-                }
-                after = name;
-            }
-            if page.is_last {
-                grouper.end().into_iter().for_each(|part| drop(sender.send(Ok((part, None)))));
-                return;
-            }
+    send: &mut dyn FnMut(StorePart) -> StorageResult<()>,
+) -> StorageResult<()> {
+    let NameRange { mut after, before } = range;
+    let is_in_range = |name: &str| before.as_deref().is_none_or(|before| name < before);
+    let mut grouper = Grouper::new(is_directory);
+    loop {
+        let Some(page) = store.list_page(&after)? else {
+            return Err(StorageError::protocol("the storage gives no listing in the order of names"));
+        };
+        if page.objects.is_empty() && !page.is_last {
+            return Err(StorageError::protocol("a page of the listing is empty, but not the last one"));
         }
-    })?;
-    Ok(parts)
+        let is_last = page.is_last || page.objects.last().is_some_and(|last| !is_in_range(&last.name));
+        for object in page.objects.into_iter().take_while(|object| is_in_range(&object.name)) {
+            let name = object.name.clone();
+            if let Some(part) = grouper.add(object) {
+                let up_to = if matches!(part, Listed::Group(_)) { Some(after) } else { grouper.is_empty().then(|| name.clone()) };
+                send((part, up_to))?;
+            }
+            after = name;
+        }
+        if is_last {
+            return grouper.end().map_or(Ok(()), |part| send((part, None)));
+        }
+    }
 }
 
 struct Walk<'a, 'o> {
@@ -275,6 +307,8 @@ struct Walk<'a, 'o> {
     is_unread: Option<&'o dyn Fn() -> bool>,
     expected: Expected,
     output: Output<'o>,
+    /// The last name that was walked in each location; `None` for a location that need not be walked again.
+    walked: BTreeMap<(Driver, String), Option<String>>,
     /// The locations where objects of live backups were seen.
     familiar: BTreeSet<(Driver, String)>,
     unread: Vec<String>,
@@ -285,59 +319,52 @@ struct Walk<'a, 'o> {
 #[derive(Default)]
 struct Portion {
     groups: Vec<ObjectGroup>,
-    /// Of objects with unknown names, and one of the names.
+    /// Objects with unknown names.
     unknown: ObjectTotals,
+    /// One of the unknown names.
     example: Option<String>,
 }
 
 impl Walk<'_, '_> {
-    fn all(&mut self, places: BTreeSet<Place>, walked: &BTreeMap<(Driver, String), Option<String>>) -> Result<()> {
-        let mut locations = BTreeSet::new();
-        for place in places {
-            let error = if place.driver == Driver::Ceph {
-                self.pool(&place, false)?
-            } else {
-                match self.stores.whole(place.driver, place.container.as_deref(), place.project.as_deref()) {
-                    // Several projects may have their containers in one account.
-                    Ok(store) if !locations.insert((place.driver, store.location().to_owned())) => None,
-                    Ok(store) => self.rest(&place, store, walked)?,
-                    Err(error) => Some(error),
-                }
-            };
-            self.note_error(&place, error);
+    fn all(&mut self, back_ends: BTreeSet<BackEnd>) -> Result<()> {
+        for back_end in back_ends {
+            let walked = if back_end.driver == Driver::Ceph { self.pool(&back_end, false) } else { self.store(&back_end) };
+            self.note_error(&back_end, walked)?;
             if self.interrupted.is_some() {
                 return Ok(());
             }
         }
         if let Some(pool) = self.stores.source_pool().map(str::to_owned) {
-            let place = Place { driver: Driver::Ceph, container: Some(pool), project: None };
-            let error = self.pool(&place, true)?;
-            self.note_error(&place, error);
+            let back_end = BackEnd { driver: Driver::Ceph, container: Some(pool), project: None };
+            let walked = self.pool(&back_end, true);
+            self.note_error(&back_end, walked)?;
         }
         self.nothing_stored()
     }
 
-    /// Walks what an earlier walk left of a store. Returns why it was not read to its end.
-    fn rest(
-        &mut self,
-        place: &Place,
-        store: Arc<dyn ObjectStore>,
-        walked: &BTreeMap<(Driver, String), Option<String>>,
-    ) -> Result<Option<StorageError>> {
-        let mut range = NameRange::of(self.shard, place.driver);
-        match walked.get(&(place.driver, store.location().to_owned())) {
-            Some(None) => return Ok(None),
-            Some(Some(after)) => range.after.clone_from(after),
-            None => {}
+    /// Notes why a back end was not walked to its end. A container that does not exist is empty.
+    fn note_error(&mut self, back_end: &BackEnd, walked: std::result::Result<(), WalkError>) -> Result<()> {
+        match walked {
+            Ok(()) => {}
+            Err(WalkError::Work(error)) => return Err(error),
+            Err(WalkError::Storage(error)) if error.kind == StorageErrorKind::NoContainer => {}
+            Err(WalkError::Storage(error)) => {
+                let container = back_end.container.as_ref().map_or_else(String::new, |container| format!(" {container:?}"));
+                self.unread.push(format!("{}{container} was not read to its end: {}", back_end.driver, error.text));
+            }
         }
-        self.one(place, store, range)
+        Ok(())
     }
 
-    /// Notes why a place was not read to its end. In a container that does not exist there is nothing.
-    fn note_error(&mut self, place: &Place, error: Option<StorageError>) {
-        let Some(error) = error.filter(|error| error.kind != StorageErrorKind::NoContainer) else { return };
-        let container = place.container.as_ref().map_or_else(String::new, |container| format!(" {container:?}"));
-        self.unread.push(format!("{}{container} was not read to its end: {}", place.driver, error.text));
+    /// Returns the next part of a listing; `None` at its end, or if the walk has to end.
+    fn next_part<T>(&mut self, parts: &Parts<T>) -> Option<StorageResult<T>> {
+        while !self.is_stopped() {
+            match parts.recv_timeout(POLL) {
+                Err(RecvTimeoutError::Timeout) => {}
+                part => return part.ok(),
+            }
+        }
+        None
     }
 
     /// Whether the walk has to end.
@@ -355,21 +382,28 @@ impl Walk<'_, '_> {
         self.interrupted.is_some()
     }
 
-    /// Walks one store. Returns why it was not read to its end.
-    fn one(&mut self, place: &Place, store: Arc<dyn ObjectStore>, range: NameRange) -> Result<Option<StorageError>> {
-        let location = store.location().to_owned();
-        let parts = list(store, range, place.driver.is_directory()).map_err(Error::Start)?;
+    /// Walks one store, or what an earlier walk left of it.
+    fn store(&mut self, back_end: &BackEnd) -> std::result::Result<(), WalkError> {
+        let BackEnd { driver, container, project } = back_end;
+        let store = self.stores.whole(*driver, container.as_deref(), project.as_deref())?;
+        let (location, mut range) = (store.location().to_owned(), NameRange::of(self.shard, *driver));
+        // Several projects may have their containers in one account.
+        match self.walked.insert((*driver, location.clone()), None) {
+            Some(None) => return Ok(()),
+            Some(Some(after)) => range.after = after,
+            None => {}
+        }
+        let is_directory = driver.is_directory();
+        let parts = start(move |send| list(store.as_ref(), range, is_directory, send))?;
         let mut portion = Portion::default();
-        loop {
-            if self.is_stopped() {
-                return Ok(None);
-            }
-            let (part, after) = match parts.recv_timeout(POLL) {
-                Ok(Ok(part)) => part,
-                // What was listed before counts.
-                Ok(Err(error)) => return self.compare(place, &location, portion).map(|_| Some(error)),
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => break,
+        while let Some(part) = self.next_part(&parts) {
+            let (part, after) = match part {
+                Ok(part) => part,
+                Err(error) => {
+                    // What was listed before counts.
+                    self.compare(back_end, &location, portion)?;
+                    return Err(error.into());
+                }
             };
             match part {
                 Listed::Group(group) => portion.groups.push(group),
@@ -380,30 +414,32 @@ impl Walk<'_, '_> {
                 Listed::Unknown(_) => {}
             }
             if (portion.groups.len() >= PORTION || portion.unknown.objects >= UNKNOWN_PORTION) && after.is_some() {
-                let seen = self.compare(place, &location, std::mem::take(&mut portion))?;
-                self.note(place, &location, after, seen)?;
+                self.finish(back_end, &location, std::mem::take(&mut portion), after)?;
             }
         }
-        let seen = self.compare(place, &location, portion)?;
-        self.note(place, &location, None, seen)?;
-        Ok(None)
+        if self.interrupted.is_none() {
+            self.finish(back_end, &location, portion, None)?;
+        }
+        Ok(())
     }
 
-    fn note(&mut self, place: &Place, location: &str, after: Option<String>, seen: Vec<String>) -> Result<()> {
+    /// Compares a portion, and writes how far the store was walked.
+    fn finish(&mut self, back_end: &BackEnd, location: &str, portion: Portion, after: Option<String>) -> Result<()> {
+        let seen = self.compare(back_end, location, portion)?;
         if let Some(after) = &after {
             self.observer.event(WorkEvent::Detail(format!("{location} was walked up to {after}")));
         }
-        let position = Position { driver: place.driver, location: location.to_owned(), after, seen };
+        let position = Position { driver: back_end.driver, location: location.to_owned(), after, seen };
         self.output.write(&OrphanRecord::Position(position))
     }
 
-    /// Compares what was listed with the rows, which are read now: after the objects were listed. So a row that was added before its objects
-    /// were listed is seen. A row that is added later has younger objects. Returns the live backups.
-    fn compare(&mut self, place: &Place, location: &str, portion: Portion) -> Result<Vec<String>> {
+    /// Compares what was listed with the rows, and returns the live backups. The rows are read after the objects were listed, so the row of
+    /// each listed object is seen, unless it was added later. Then the object is younger than the settle time.
+    fn compare(&mut self, back_end: &BackEnd, location: &str, portion: Portion) -> Result<Vec<String>> {
         let Portion { groups, unknown, example } = portion;
         let ids: BTreeSet<String> = groups.iter().map(|group| group.backup_id.clone()).collect();
         let rows = self.rows(&ids.into_iter().collect::<Vec<_>>())?;
-        let own_project = self.own_project(place, location);
+        let (at, own_project) = ((back_end.driver, location), self.own_project(back_end, location));
         let mut seen = BTreeSet::new();
         for group in groups {
             let row = rows.get(&group.backup_id);
@@ -415,46 +451,28 @@ impl Walk<'_, '_> {
             let Some(kind) = judge(&group.totals, group.is_finished, row, self.quiet) else { continue };
             let ObjectGroup { folder, prefix, backup_id, volume_id, totals, .. } = group;
             self.output.add(Orphan {
-                kind: kind.into(),
-                driver: place.driver,
-                location: location.to_owned(),
-                container: folder.or_else(|| place.container.clone()),
+                container: folder.or_else(|| back_end.container.clone()),
                 name: Some(prefix),
                 backup_id: Some(backup_id),
                 volume_id: Some(volume_id),
                 project_id: row.and_then(|row| row.project_id.clone()).or_else(|| own_project.clone()),
-                status: row.and_then(|row| row.status.clone()),
-                totals,
+                ..Orphan::new(kind, at, row, totals)
             })?;
         }
         if !seen.is_empty() {
-            self.familiar.insert((place.driver, location.to_owned()));
+            self.familiar.insert((back_end.driver, location.to_owned()));
         }
         if unknown.objects > 0 {
-            let (kind, container) = (OrphanKind::UnknownName.into(), place.container.clone());
-            let (driver, location) = (place.driver, location.to_owned());
-            let ([backup_id, volume_id, status], project_id) = ([const { None }; 3], own_project);
-            let totals = unknown;
-            self.output.add(Orphan {
-                kind,
-                driver,
-                location,
-                container,
-                name: example,
-                backup_id,
-                volume_id,
-                project_id,
-                status,
-                totals,
-            })?;
+            let orphan = Orphan::new(OrphanKind::UnknownName, at, None, unknown);
+            self.output.add(Orphan { container: back_end.container.clone(), name: example, project_id: own_project, ..orphan })?;
         }
         Ok(seen.into_iter().collect())
     }
 
-    /// The project of a place, if containers of other projects are in other accounts.
-    fn own_project(&self, place: &Place, location: &str) -> Option<String> {
-        let of_all = self.stores.whole(place.driver, place.container.as_deref(), None);
-        place.project.clone().filter(|_| !of_all.is_ok_and(|store| store.location() == location))
+    /// The project of a back end, if containers of other projects are in other accounts.
+    fn own_project(&self, back_end: &BackEnd, location: &str) -> Option<String> {
+        let of_all = self.stores.whole(back_end.driver, back_end.container.as_deref(), None);
+        back_end.project.clone().filter(|_| !of_all.is_ok_and(|store| store.location() == location))
     }
 
     /// Reads all rows once more, on a new connection: the walk may have taken hours.
@@ -463,7 +481,7 @@ impl Walk<'_, '_> {
         Ok(self.database.read(|reader| reader.stored_backups(each))?)
     }
 
-    /// Rows by their ids, also deleted ones.
+    /// Rows by their ids, including deleted ones.
     fn rows(&mut self, ids: &[String]) -> Result<HashMap<String, StorageRow>> {
         let read = |database: &mut Database| database.read(|reader| reader.stored_backups_by_id(ids));
         // A server may have closed the session while the storage was listed.
@@ -478,7 +496,7 @@ impl Walk<'_, '_> {
         Ok(rows?.into_iter().map(|row| (id::key(&row.id).into_owned(), row)).collect())
     }
 
-    /// Looks for the backups of which nothing was seen, each by itself: the walk may have missed it, or not been where its row says.
+    /// Looks once more for each backup that was not seen: the walk may have missed it, or not covered the place that its row names.
     fn nothing_stored(&mut self) -> Result<()> {
         let mut unseen = std::mem::take(&mut self.expected);
         unseen.numbers.retain(|(_, seen)| !seen);
@@ -503,18 +521,11 @@ impl Walk<'_, '_> {
                 }
                 match self.is_stored(driver, row, name.as_deref()) {
                     Ok((true, _)) => {}
-                    Ok((false, location)) => self.output.add(Orphan {
-                        kind: OrphanKind::NothingStored.into(),
-                        driver,
-                        location,
-                        container: row.container.clone(),
-                        name,
-                        backup_id: Some(row.id.clone()),
-                        volume_id: row.volume_id.clone(),
-                        project_id: row.project_id.clone(),
-                        status: row.status.clone(),
-                        totals: ObjectTotals::default(),
-                    })?,
+                    Ok((false, location)) => {
+                        let orphan = Orphan::new(OrphanKind::NothingStored, (driver, &location), Some(row), ObjectTotals::default());
+                        let (container, backup_id) = (row.container.clone(), Some(row.id.clone()));
+                        self.output.add(Orphan { container, name, backup_id, ..orphan })?;
+                    }
                     Err(error) => {
                         left += 1;
                         first.get_or_insert(error.text);
@@ -523,13 +534,13 @@ impl Walk<'_, '_> {
             }
         }
         if let Some(first) = first {
-            self.unread.push(format!("{} without an object so far could not be looked for: {first}", count(left, "live backup")));
+            self.unread.push(format!("cannot look for the objects of {}: {first}", count(left, "live backup")));
         }
         Ok(())
     }
 
     /// Whether any object of a backup is where its row says, and the location of the back end.
-    fn is_stored(&self, driver: Driver, row: &StorageRow, prefix: Option<&str>) -> std::result::Result<(bool, String), StorageError> {
+    fn is_stored(&self, driver: Driver, row: &StorageRow, prefix: Option<&str>) -> StorageResult<(bool, String)> {
         let StorageRow { container, project_id, .. } = row.clone();
         if driver == Driver::Ceph {
             return self.is_in_pool(row);
@@ -547,8 +558,8 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Copies what an earlier walk found up to its last position. Returns how far it walked each location; `None` is to the end.
-    fn resume(&mut self, path: &Path, head: &OrphanHead) -> Result<BTreeMap<(Driver, String), Option<String>>> {
+    /// Copies what an earlier walk found up to its last position, and notes how far it walked each location.
+    fn resume(&mut self, path: &Path, head: &OrphanHead) -> Result<()> {
         let shown = path.display();
         let open = || {
             let file = crate::input::open_json(path).map_err(|error| Error::Unusable(format!("cannot read {shown}: {error}")))?;
@@ -559,7 +570,7 @@ impl Walk<'_, '_> {
         {
             return Err(Error::Unusable(format!("{shown} is about another database, --settle or --shard: use the same to continue it")));
         }
-        let (mut walked, mut last) = (BTreeMap::new(), 0);
+        let mut last = 0;
         loop {
             match stream.next_record() {
                 Ok(Some(OrphanRecord::Position(Position { driver, location, after, seen }))) => {
@@ -568,7 +579,7 @@ impl Walk<'_, '_> {
                     if !seen.is_empty() {
                         self.familiar.insert((driver, location.clone()));
                     }
-                    walked.insert((driver, location), after);
+                    self.walked.insert((driver, location), after);
                 }
                 Ok(Some(OrphanRecord::Orphan(_))) => {}
                 Ok(None) | Err(StreamError::CutOff(_)) => break,
@@ -586,6 +597,6 @@ impl Walk<'_, '_> {
                 position @ OrphanRecord::Position(_) => self.output.write(&position)?,
             }
         }
-        Ok(walked)
+        Ok(())
     }
 }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use uuid::Uuid;
-
-use crate::domain::id::same;
+use crate::domain::id::{is_uuid, same};
 use crate::domain::status::AVAILABLE;
 use crate::domain::{Backup, Problem, ProblemCode, StorageRow};
 
@@ -145,47 +143,41 @@ pub(crate) fn backup_of_snapshot(name: &str) -> Option<&str> {
     (is_id && !time.is_empty()).then_some(id)
 }
 
-/// The volume and the backup that the name of an image names, if the driver can have given it; of the image that a volume's backups share
-/// no backup.
+/// The volume and the backup in the name of an image of backups; no backup for the image that all backups of a volume share.
 pub(crate) fn owner_of_image(image: &str) -> Option<(&str, Option<&str>)> {
     let (volume, backup) = image.strip_prefix("volume-")?.split_once(".backup.")?;
     let backup = Some(backup).filter(|backup| *backup != "base");
     (is_uuid(volume) && backup.is_none_or(is_uuid)).then_some((volume, backup))
 }
 
-/// The volume that an image is, by Cinder's default name for it.
+/// The volume in the name of its image, if Cinder's default name is in use.
 pub(crate) fn volume_of_image(image: &str) -> Option<&str> {
     image.strip_prefix("volume-").filter(|volume| is_uuid(volume))
 }
 
-/// The backup whose metadata an object is.
+/// The backup in the name of its metadata object.
 pub(crate) fn backup_of_meta(name: &str) -> Option<&str> {
     name.strip_prefix("backup.")?.strip_suffix(".meta").filter(|backup| is_uuid(backup))
 }
 
-/// Whether an id is as Cinder makes ids.
-fn is_uuid(id: &str) -> bool {
-    Uuid::try_parse(id).is_ok_and(|uuid| uuid.hyphenated().to_string() == id)
-}
-
-/// The volumes whose images a live backup may need: its own, and that of the base that its row names.
+/// The volumes whose images a live backup may need: its own volume, and that of the base that its row names.
 pub(crate) fn volumes_of(row: &StorageRow) -> [Option<String>; 2] {
     let base = base(&Backup { service_metadata: row.service_metadata.clone(), ..Backup::default() }).ok().flatten();
     let of_base = base.as_deref().and_then(owner_of_image).map(|(volume, _)| volume.to_owned());
     [row.volume_id.as_ref().map(|volume| volume.to_ascii_lowercase()), of_base]
 }
 
-/// Whether a live backup may be in this image of this volume, or may need it. Its own snapshot of an image shows it without this.
+/// Whether a live backup may need this image of this volume, according to its row. A snapshot of the backup on the image shows it, too.
 pub(crate) fn may_need_image(row: &StorageRow, volume: &str, image: &str) -> bool {
     let backup = Backup { service_metadata: row.service_metadata.clone(), ..Backup::default() };
     match base(&backup) {
         Ok(Some(base)) => base == image,
-        // Its increments always have a base, apart from those of old releases, which are in the shared image.
+        // A full backup, or an increment of an old release: it is in its own image or in the shared one.
         Ok(None) if row.status.as_deref() == Some(AVAILABLE) => {
             let is_of_volume = row.volume_id.as_deref().is_some_and(|of| same(of, volume));
             is_of_volume && owner_of_image(image).is_none_or(|(_, own)| own.is_none_or(|own| same(own, &row.id)))
         }
-        // Which one it will use is not known.
+        // The row does not say which image it uses.
         _ => row.volume_id.as_deref().is_none_or(|of| same(of, volume)),
     }
 }

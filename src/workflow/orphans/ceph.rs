@@ -1,14 +1,13 @@
-//! Orphans in Ceph: in a pool of backups images, their snapshots and metadata objects; in a pool of volumes the snapshots of backups.
+//! Orphans in Ceph: images, their snapshots and metadata objects in a pool of backups, and snapshots of backups in a pool of volumes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 
 use jiff::Timestamp;
 
-use super::{POLL, PORTION, Place, Result, Stores, Walk, driver_of};
+use super::{BackEnd, PORTION, Result, StorageResult, Stores, Walk, WalkError, driver_of, start};
 use crate::domain::{Backup, Driver, StorageRow};
 use crate::spool::Spool;
 use crate::storage::ceph::{ExtentQuery, Pool};
@@ -16,58 +15,36 @@ use crate::storage::{StorageError, StorageErrorKind};
 use crate::verify::StorageAccess;
 use crate::verify::ceph::{backup_of_meta, backup_of_snapshot, may_need_image, meta, owner_of_image, volume_of_image, volumes_of};
 use crate::verify::orphans::{NameRange, ObjectTotals, Orphan, judge};
-use crate::workflow::Error;
-
-/// Why the walk of a pool ends.
-enum Halt {
-    /// The whole walk ends.
-    Work(Error),
-    /// The pool was not read to its end.
-    Storage(StorageError),
-}
-
-impl From<Error> for Halt {
-    fn from(error: Error) -> Self {
-        Self::Work(error)
-    }
-}
-
-impl From<StorageError> for Halt {
-    fn from(error: StorageError) -> Self {
-        Self::Storage(error)
-    }
-}
 
 /// A part of a pool.
-enum Part {
+enum PoolPart {
     /// An image, with the snapshots of backups that it has.
-    Image { name: String, snapshots: Vec<Snapshot> },
+    Image { name: String, snapshots: Vec<BackupSnapshot> },
     /// A metadata object.
     Meta { name: String },
 }
 
-struct Snapshot {
+struct BackupSnapshot {
     name: String,
     backup: String,
     created: Option<Timestamp>,
 }
 
-/// What is listed.
-#[derive(Clone)]
-struct Listing {
+/// The names of a pool that are listed.
+struct PoolNames {
     pool: String,
-    /// Whether it is a pool of volumes, on which Cinder's driver leaves the snapshots that it made for backups.
+    /// Whether it is a pool of volumes, where Cinder's driver leaves the snapshots that it made for backups.
     is_source: bool,
     range: NameRange,
 }
 
-impl Listing {
+impl PoolNames {
     fn keeps_image(&self, name: &str) -> bool {
         let is_known = if self.is_source { volume_of_image(name).is_some() } else { owner_of_image(name).is_some() };
         is_known && self.range.has(name)
     }
 
-    fn each(&self, stores: &Stores, send: &dyn Fn(Part) -> std::result::Result<(), StorageError>) -> std::result::Result<(), StorageError> {
+    fn list(&self, stores: &Stores, send: &mut dyn FnMut(PoolPart) -> StorageResult<()>) -> StorageResult<()> {
         let pool = stores.cluster()?.pool(&self.pool);
         for name in &names(&pool, true, &|name| self.keeps_image(name))? {
             let name = name.map_err(unreadable)?;
@@ -75,26 +52,26 @@ impl Listing {
             let Some(snapshots) = StorageError::none_if_absent(pool.snapshots(&name))? else { continue };
             let snapshots = snapshots.into_iter().filter_map(|snapshot| {
                 let backup = backup_of_snapshot(&snapshot.name).filter(|backup| backup_of_meta(&meta(backup)).is_some())?.to_owned();
-                Some(Snapshot { name: snapshot.name, backup, created: snapshot.created })
+                Some(BackupSnapshot { name: snapshot.name, backup, created: snapshot.created })
             });
-            send(Part::Image { name, snapshots: snapshots.collect() })?;
+            send(PoolPart::Image { name, snapshots: snapshots.collect() })?;
         }
         if self.is_source {
             return Ok(());
         }
         for name in &names(&pool, false, &|name| backup_of_meta(name).is_some() && self.range.has(name))? {
-            send(Part::Meta { name: name.map_err(unreadable)? })?;
+            send(PoolPart::Meta { name: name.map_err(unreadable)? })?;
         }
         Ok(())
     }
 }
 
-fn unreadable(error: io::Error) -> StorageError {
+pub(super) fn unreadable(error: io::Error) -> StorageError {
     StorageError::protocol(error.to_string())
 }
 
-/// The names of images, or of RADOS objects, that the driver can have given; listed once more after a transient error.
-fn names(pool: &Pool<'_>, are_images: bool, keep: &dyn Fn(&str) -> bool) -> std::result::Result<Spool<String>, StorageError> {
+/// The names of images, or of RADOS objects, that `keep` accepts. Lists once more after a transient error.
+fn names(pool: &Pool<'_>, are_images: bool, keep: &dyn Fn(&str) -> bool) -> StorageResult<Spool<String>> {
     let once = || {
         let (mut names, mut full) = (Spool::default(), Ok(()));
         let mut each = |name: &str| {
@@ -115,41 +92,24 @@ fn names(pool: &Pool<'_>, are_images: bool, keep: &dyn Fn(&str) -> bool) -> std:
     }
 }
 
-/// Lists a pool on its own thread. The channel is closed at the end.
-fn list(stores: Arc<Stores>, listing: Listing) -> io::Result<Receiver<std::result::Result<Part, StorageError>>> {
-    let (sender, parts) = mpsc::sync_channel(PORTION);
-    std::thread::Builder::new().spawn(move || {
-        let send = |part: Part| sender.send(Ok(part)).map_err(|_| StorageError::protocol("the walk has ended"));
-        if let Err(error) = listing.each(&stores, &send) {
-            drop(sender.send(Err(error)));
-        }
-    })?;
-    Ok(parts)
-}
-
-/// An image of which no live backup has a snapshot, and its own backup is not live.
-struct Candidate {
+/// An image without a snapshot of a live backup, whose own backup is not live.
+struct ImageCandidate {
     name: String,
     volume: String,
     row: Option<StorageRow>,
 }
 
-/// What one part of a pool holds, and from when.
-pub(super) fn totals(time: Option<Timestamp>, bytes: u64) -> ObjectTotals {
-    ObjectTotals { objects: 1, bytes, oldest_at: time, newest_at: time, untimed: u64::from(time.is_none()) }
-}
-
 /// A pool that is walked.
-struct Walked<'p> {
+struct WalkedPool<'p> {
     pool: Pool<'p>,
     location: String,
     is_source: bool,
 }
 
-/// An image, a snapshot or a metadata object that has no live backup of its own.
+/// An image, a snapshot or a metadata object without a live backup of its own.
 struct Leftover<'a> {
     name: String,
-    /// The backup that the name names; empty for an image that backups share.
+    /// The backup in the name; empty for an image that backups share.
     backup: String,
     volume: Option<String>,
     row: Option<&'a StorageRow>,
@@ -158,46 +118,40 @@ struct Leftover<'a> {
 }
 
 impl Walk<'_, '_> {
-    /// Walks one pool. Returns why it was not read to its end.
-    pub(super) fn pool(&mut self, place: &Place, is_source: bool) -> Result<Option<StorageError>> {
+    /// Walks one pool.
+    pub(super) fn pool(&mut self, back_end: &BackEnd, is_source: bool) -> std::result::Result<(), WalkError> {
         let stores = Arc::clone(&self.stores);
-        match self.walk_pool(&stores, place, is_source) {
-            Ok(()) => Ok(None),
-            Err(Halt::Storage(error)) => Ok(Some(error)),
-            Err(Halt::Work(error)) => Err(error),
-        }
-    }
-
-    fn walk_pool(&mut self, stores: &Arc<Stores>, place: &Place, is_source: bool) -> std::result::Result<(), Halt> {
-        let (pool, range) = (place.container.clone().unwrap_or_default(), NameRange::of(self.shard, Driver::Ceph));
+        let (pool, range) = (back_end.container.clone().unwrap_or_default(), NameRange::of(self.shard, Driver::Ceph));
         let location = stores.location(Driver::Ceph, &Backup { container: Some(pool.clone()), ..Backup::default() })?;
-        let walked = Walked { pool: stores.cluster()?.pool(&pool), location, is_source };
-        let parts = list(Arc::clone(stores), Listing { pool, is_source, range }).map_err(Error::Start)?;
+        let walked = WalkedPool { pool: stores.cluster()?.pool(&pool), location, is_source };
+        let (names, lister) = (PoolNames { pool, is_source, range }, Arc::clone(&stores));
+        let parts = start(move |send| names.list(&lister, send))?;
         let (mut portion, mut candidates) = (Vec::new(), Vec::new());
-        loop {
-            if self.is_stopped() {
-                return Ok(());
-            }
-            match parts.recv_timeout(POLL) {
-                Ok(part) => portion.push(part?),
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
+        while let Some(part) = self.next_part(&parts) {
+            portion.push(part?);
             if portion.len() >= PORTION {
                 self.compare_parts(&walked, std::mem::take(&mut portion), &mut candidates)?;
             }
+        }
+        if self.interrupted.is_some() {
+            return Ok(());
         }
         self.compare_parts(&walked, portion, &mut candidates)?;
         self.images(&walked, candidates)
     }
 
     /// Compares parts of a pool with the rows, which are read after the parts were listed.
-    fn compare_parts(&mut self, walked: &Walked<'_>, parts: Vec<Part>, candidates: &mut Vec<Candidate>) -> std::result::Result<(), Halt> {
+    fn compare_parts(
+        &mut self,
+        walked: &WalkedPool<'_>,
+        parts: Vec<PoolPart>,
+        candidates: &mut Vec<ImageCandidate>,
+    ) -> std::result::Result<(), WalkError> {
         let mut ids = BTreeSet::new();
         for part in &parts {
             match part {
-                Part::Meta { name } => ids.extend(backup_of_meta(name).map(str::to_owned)),
-                Part::Image { name, snapshots } => {
+                PoolPart::Meta { name } => ids.extend(backup_of_meta(name).map(str::to_owned)),
+                PoolPart::Image { name, snapshots } => {
                     ids.extend(owner_of_image(name).and_then(|(_, backup)| backup).map(str::to_owned));
                     ids.extend(snapshots.iter().map(|snapshot| snapshot.backup.clone()));
                 }
@@ -214,22 +168,22 @@ impl Walk<'_, '_> {
         }
         for part in parts {
             match part {
-                Part::Meta { name } => {
+                PoolPart::Meta { name } => {
                     let backup = backup_of_meta(&name).unwrap_or_default().to_owned();
                     if !is_live(&backup)
                         && let Some(stat) = walked.pool.object(&name)?
                     {
-                        let (row, totals) = (rows.get(&backup), totals(stat.modified, stat.size));
+                        let (row, totals) = (rows.get(&backup), ObjectTotals::one(stat.modified, stat.size));
                         self.add_leftover(walked, Leftover { name, backup, volume: None, row, is_finished: true, totals })?;
                     }
                 }
-                Part::Image { name, snapshots } => {
+                PoolPart::Image { name, snapshots } => {
                     let volume =
                         owner_of_image(&name).map_or_else(|| volume_of_image(&name), |(volume, _)| Some(volume)).map(str::to_owned);
                     let is_used = snapshots.iter().any(|snapshot| is_live(&snapshot.backup));
                     if let Some((volume, own)) = owner_of_image(&name).filter(|(_, own)| !is_used && !own.is_some_and(is_live)) {
                         let row = own.and_then(|own| rows.get(own).cloned());
-                        candidates.push(Candidate { name: name.clone(), volume: volume.to_owned(), row });
+                        candidates.push(ImageCandidate { name: name.clone(), volume: volume.to_owned(), row });
                     }
                     self.snapshots(walked, (&name, volume), snapshots, &rows)?;
                 }
@@ -238,28 +192,28 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// Adds the snapshots of an image that are not those of live backups.
+    /// Adds the snapshots of an image that belong to no live backup.
     fn snapshots(
         &mut self,
-        walked: &Walked<'_>,
+        walked: &WalkedPool<'_>,
         (image, volume): (&str, Option<String>),
-        snapshots: Vec<Snapshot>,
+        snapshots: Vec<BackupSnapshot>,
         rows: &HashMap<String, StorageRow>,
-    ) -> std::result::Result<(), Halt> {
-        for Snapshot { name, backup, created } in snapshots {
+    ) -> std::result::Result<(), WalkError> {
+        for BackupSnapshot { name, backup, created } in snapshots {
             let row = rows.get(&backup);
             if row.is_none_or(|row| row.deleted) {
                 let is_finished = is_finished(&walked.pool, image, &backup)?;
-                let (name, volume, totals) = (format!("{image}@{name}"), volume.clone(), totals(created, 0));
+                let (name, volume, totals) = (format!("{image}@{name}"), volume.clone(), ObjectTotals::one(created, 0));
                 self.add_leftover(walked, Leftover { name, backup, volume, row, is_finished, totals })?;
             }
         }
         Ok(())
     }
 
-    /// Adds the images among the candidates that no live backup needs. Only its row says in which image an increment is. So all rows are
-    /// read once more.
-    fn images(&mut self, walked: &Walked<'_>, mut candidates: Vec<Candidate>) -> std::result::Result<(), Halt> {
+    /// Adds the images among the candidates that no live backup needs. Only the row of an increment says which image it is in, so all rows
+    /// are read once more.
+    fn images(&mut self, walked: &WalkedPool<'_>, mut candidates: Vec<ImageCandidate>) -> std::result::Result<(), WalkError> {
         if candidates.is_empty() {
             return Ok(());
         }
@@ -276,7 +230,7 @@ impl Walk<'_, '_> {
                 }
             }
         })?;
-        for (Candidate { name, volume, row }, _) in candidates.into_iter().zip(needed).filter(|(_, needed)| !needed) {
+        for (ImageCandidate { name, volume, row }, _) in candidates.into_iter().zip(needed).filter(|(_, needed)| !needed) {
             if self.is_stopped() {
                 return Ok(());
             }
@@ -289,25 +243,21 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn add_leftover(&mut self, walked: &Walked<'_>, leftover: Leftover<'_>) -> Result<()> {
+    fn add_leftover(&mut self, walked: &WalkedPool<'_>, leftover: Leftover<'_>) -> Result<()> {
         let Leftover { name, backup, volume, row, is_finished, totals } = leftover;
         let Some(kind) = judge(&totals, is_finished, row, self.quiet) else { return Ok(()) };
+        let orphan = Orphan::new(kind, (Driver::Ceph, &walked.location), row, totals);
         self.output.add(Orphan {
-            kind: kind.into(),
-            driver: Driver::Ceph,
-            location: walked.location.clone(),
             container: Some(walked.pool.name().to_owned()),
             name: Some(name),
             backup_id: Some(backup).filter(|id| !id.is_empty()),
-            volume_id: volume.or_else(|| row.and_then(|row| row.volume_id.clone())),
-            project_id: row.and_then(|row| row.project_id.clone()),
-            status: row.and_then(|row| row.status.clone()),
-            totals,
+            volume_id: volume.or(orphan.volume_id),
+            ..orphan
         })
     }
 
     /// Whether anything of a backup is in its pool, and the location of the pool.
-    pub(super) fn is_in_pool(&self, row: &StorageRow) -> std::result::Result<(bool, String), StorageError> {
+    pub(super) fn is_in_pool(&self, row: &StorageRow) -> StorageResult<(bool, String)> {
         let StorageRow { id, container, service_metadata, volume_id, .. } = row.clone();
         let backup = Backup { id, container, service_metadata, volume_id, ..Backup::default() };
         let location = self.stores.location(Driver::Ceph, &backup)?;
@@ -319,14 +269,14 @@ impl Walk<'_, '_> {
     }
 }
 
-/// Whether the driver has finished a backup with a snapshot on this image. A pool of volumes does not show it.
-pub(super) fn is_finished(pool: &Pool<'_>, image: &str, backup: &str) -> std::result::Result<bool, StorageError> {
+/// Whether a backup with a snapshot on this image is finished. An image of a volume does not show it, so its backup counts as finished.
+pub(super) fn is_finished(pool: &Pool<'_>, image: &str, backup: &str) -> StorageResult<bool> {
     Ok(owner_of_image(image).is_none() || pool.object(&meta(backup))?.is_some())
 }
 
-/// What an image holds now and when it was written last, and whether its backup was finished; `None` if it is gone, or open. Of an image
-/// that backups share, no row can say that it is not needed any more, so it counts as finished.
-pub(super) fn image_totals(pool: &Pool<'_>, image: &str, backup: &str) -> std::result::Result<Option<(ObjectTotals, bool)>, StorageError> {
+/// The bytes and times of an image, and whether its backup is finished; `None` if it is gone, or open. An image that backups share counts
+/// as finished, because no row shows that it is no longer needed.
+pub(super) fn image_totals(pool: &Pool<'_>, image: &str, backup: &str) -> StorageResult<Option<(ObjectTotals, bool)>> {
     let Some(info) = pool.image(image)? else { return Ok(None) };
     if !pool.watchers(image)?.is_empty() {
         return Ok(None);
@@ -338,5 +288,8 @@ pub(super) fn image_totals(pool: &Pool<'_>, image: &str, backup: &str) -> std::r
         ControlFlow::Continue(())
     })?;
     let is_finished = backup.is_empty() || pool.object(&meta(backup))?.is_some();
-    Ok(Some((ObjectTotals { oldest_at: info.created.or(info.modified), ..totals(info.modified.or(info.created), bytes) }, is_finished)))
+    Ok(Some((
+        ObjectTotals { oldest_at: info.created.or(info.modified), ..ObjectTotals::one(info.modified.or(info.created), bytes) },
+        is_finished,
+    )))
 }

@@ -1,16 +1,18 @@
-//! The list of commands that would remove orphans: a shell script for a person to review. Nothing runs it here.
+//! The commands that remove orphans: a shell script for a person to review. This program never runs it.
 //!
-//! Each orphan is looked at again, on the storage and in the database, just before its commands are written. The script refuses to run when
-//! it is older than a day.
+//! Each orphan is read again, on the storage and in the database, just before its commands are written. The script refuses to run when it is
+//! older than a day.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fmt::Display;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::{PORTION, Result, Walk, ceph};
+use super::ceph::unreadable;
+use super::{PORTION, Result, StorageResult, Walk, ceph};
 use crate::domain::id::{key, same};
 use crate::domain::status::DELETED;
 use crate::domain::text::count;
@@ -29,50 +31,53 @@ use crate::workflow::Error;
 /// How long the script may be run, in seconds.
 const LONGEST: i64 = 86_400;
 
-/// What is on the storage now of an orphan.
-#[derive(Default)]
+/// What an orphan has on the storage now.
 struct Present {
     names: Spool<String>,
     totals: ObjectTotals,
     is_finished: bool,
-    address: String,
+    /// The backups whose snapshots a Ceph image has.
+    backups: Vec<String>,
+    removal: Removal,
 }
 
-/// A comment of one line. No character of the text can end the line.
-fn comment(out: &mut dyn Write, text: &str) -> Result<()> {
-    writeln!(out, "{}", format!("# {}", safe::terminal(text)).trim_end()).map_err(unwritable)
-}
+/// The script that is written.
+pub(super) struct Script<'o>(pub &'o mut dyn Write);
 
-fn unwritable(error: std::io::Error) -> Error {
-    Error::Write("the commands".to_owned(), error)
-}
-
-fn write_header(out: &mut dyn Write, head: &OrphanHead, now: Timestamp) -> Result<()> {
-    writeln!(out, "#!/bin/sh").map_err(unwritable)?;
-    for line in [
-        format!("Commands that remove what no live backup needs, written by {} at {}.", head.program, stamp(now)),
-        format!("Database: {}", head.database),
-        "Nothing was removed yet. Read each command and what was looked at before it, then run: sh THIS-FILE".to_owned(),
-        "Where a backup without a row is finished, and where the row was not deleted by Cinder, the commands are comments: import the backup"
-            .to_owned(),
-        "with `cinder backup-import`, or make sure that nobody needs it, above all no other cloud that uses this storage, and remove the"
-            .to_owned(),
-        "comment sign. The same holds for half backups without a row where there are finished ones.".to_owned(),
-        "The commands need the environment of their tools, with an account that may remove objects.".to_owned(),
-    ] {
-        comment(out, &line)?;
+impl Script<'_> {
+    fn line(&mut self, line: impl Display) -> Result<()> {
+        writeln!(self.0, "{line}").map_err(|error| Error::Write("the commands".to_owned(), error))
     }
-    let made = now.as_second();
-    write!(
-        out,
-        "age=$(($(date +%s) - {made})) || exit 1\nif [ \"$age\" -lt 0 ] || [ \"$age\" -gt {LONGEST} ]; then\n    \
-         echo 'this list is older than a day, or the clock is wrong: run check --orphans again' >&2\n    exit 1\nfi\nfailed=0\n"
-    )
-    .map_err(unwritable)
+
+    /// A comment of one line. No character of the text can end the line.
+    fn comment(&mut self, text: &str) -> Result<()> {
+        self.line(format!("# {}", safe::terminal(text)).trim_end())
+    }
+
+    fn header(&mut self, head: &OrphanHead) -> Result<()> {
+        let now = Timestamp::now();
+        self.line("#!/bin/sh")?;
+        for line in [
+            &format!("Commands that remove what no live backup needs, written by {} at {}.", head.program, stamp(now)),
+            &format!("Database: {}", head.database),
+            "Nothing was removed yet. Read each command and the comment before it, then run: sh THIS-FILE",
+            "Some commands are comments: those of finished backups without a row, of half backups on the same storage, and of rows that Cinder",
+            "did not delete. Import such a backup with `cinder backup-import`, or make sure that nobody needs it, above all no other cloud that",
+            "uses this storage, and remove the comment sign.",
+            "The commands need the environment of their tools, with an account that may remove objects.",
+        ] {
+            self.comment(line)?;
+        }
+        self.line(format_args!(
+            "age=$(($(date +%s) - {})) || exit 1\nif [ \"$age\" -lt 0 ] || [ \"$age\" -gt {LONGEST} ]; then\n    \
+             echo 'this list is older than a day, or the clock is wrong: run check --orphans again' >&2\n    exit 1\nfi\nfailed=0",
+            now.as_second()
+        ))
+    }
 }
 
-/// What was looked at, in one line.
-fn looked_at(number: usize, kind: OrphanKind, orphan: &Orphan, present: &Present, row: Option<&StorageRow>) -> String {
+/// Says in one line what was found.
+fn description(kind: OrphanKind, orphan: &Orphan, totals: &ObjectTotals, row: Option<&StorageRow>) -> String {
     let row = match row {
         Some(row) => {
             let when = row.deleted_at.as_deref().unwrap_or("an unknown time");
@@ -81,35 +86,35 @@ fn looked_at(number: usize, kind: OrphanKind, orphan: &Orphan, present: &Present
         None => "the database has no row of it".to_owned(),
     };
     let time = |time: Option<Timestamp>| time.map_or_else(|| "an unknown time".to_owned(), stamp);
-    let ObjectTotals { objects, bytes, oldest_at, newest_at, .. } = present.totals;
     format!(
-        "{number}. {}: backup {} of volume {}: {row}; {} with {bytes} bytes, from {} to {}",
+        "{}: backup {} of volume {}: {row}; {} with {} bytes, from {} to {}",
         kind.as_str(),
         orphan.backup_id.as_deref().unwrap_or_default(),
         orphan.volume_id.as_deref().unwrap_or_default(),
-        count(objects, "object"),
-        time(oldest_at),
-        time(newest_at),
+        count(totals.objects, "object"),
+        totals.bytes,
+        time(totals.oldest_at),
+        time(totals.newest_at),
     )
 }
 
-/// What is known of all backups before commands are written.
+/// What live backups need, and which orphans only a person can judge.
 struct Needs {
-    /// Backups, and volumes with all their backups, whose objects a live backup may need although their own rows are not live.
+    /// The numbers of backups, and of volumes with all their backups, that a live backup may need although their own rows are not live.
     held: HashSet<u128>,
-    /// Where there are finished backups without a row: they may be of another cloud, and others there, too.
-    strange: BTreeSet<(Driver, String)>,
+    /// The locations with finished backups without a row: another cloud may use them.
+    shared: BTreeSet<(Driver, String)>,
 }
 
 impl Needs {
     fn are_held(&self, orphan: &Orphan) -> bool {
-        [&orphan.backup_id, &orphan.volume_id].into_iter().flatten().any(|id| self.held.contains(&number(id)))
+        [&orphan.backup_id, &orphan.volume_id].into_iter().flatten().any(|id| self.held.contains(&number_of(id)))
     }
 
     /// What a command begins with: a comment sign if only a person can know that nobody needs the backup.
     fn sign(&self, kind: OrphanKind, orphan: &Orphan, row: Option<&StorageRow>) -> &'static str {
         let is_certain = match kind {
-            OrphanKind::Half => !self.strange.contains(&(orphan.driver, orphan.location.clone())),
+            OrphanKind::Half => !self.shared.contains(&(orphan.driver, orphan.location.clone())),
             // Somebody may have hidden the row by hand.
             OrphanKind::RowDeleted => row.is_some_and(|row| row.status.as_deref() == Some(DELETED)),
             _ => false,
@@ -118,45 +123,45 @@ impl Needs {
     }
 }
 
-fn number(id: &str) -> u128 {
+fn number_of(id: &str) -> u128 {
     CompactIds::number(&key(id))
 }
 
 impl Walk<'_, '_> {
     /// Reads what live backups need. Two passes over `backups`, and 16 bytes for each live one.
     fn needs(&mut self, orphans: &Spool<Orphan>) -> Result<Needs> {
-        let (mut live, mut held, mut strange) = (Vec::new(), HashSet::new(), BTreeSet::new());
+        let (mut live, mut held, mut shared) = (Vec::new(), HashSet::new(), BTreeSet::new());
         for orphan in orphans.iter() {
             let orphan = orphan?;
             if orphan.kind == OrphanKind::NoRow {
-                strange.insert((orphan.driver, orphan.location));
+                shared.insert((orphan.driver, orphan.location));
             }
         }
         self.each_row(&mut |row| {
             if row.deleted {
                 return;
             }
-            live.push(number(&row.id));
+            live.push(number_of(&row.id));
             // Old releases imported a backup under a new id.
             let prefix = row.service_metadata.as_deref().and_then(Prefix::parse);
-            held.extend(prefix.filter(|prefix| !same(&prefix.backup_id, &row.id)).map(|prefix| number(&prefix.backup_id)));
+            held.extend(prefix.filter(|prefix| !same(&prefix.backup_id, &row.id)).map(|prefix| number_of(&prefix.backup_id)));
         })?;
         live.sort_unstable();
-        // An increment whose parent's row is not live: which of the volume's backups it is based on in the end is not known.
+        // An increment on a parent without a live row may need any older backup of the volume.
         self.database.read(|reader| {
             reader.references(&mut |backup| {
-                let parent = backup.parent_id.filter(|parent| live.binary_search(&number(parent)).is_err());
+                let parent = backup.parent_id.filter(|parent| live.binary_search(&number_of(parent)).is_err());
                 if let Some(parent) = parent {
-                    held.extend(backup.volume_id.into_iter().chain([parent]).map(|id| number(&id)));
+                    held.extend(backup.volume_id.into_iter().chain([parent]).map(|id| number_of(&id)));
                 }
             })
         })?;
-        Ok(Needs { held, strange })
+        Ok(Needs { held, shared })
     }
 
     /// Writes the script.
-    pub(super) fn write_commands(&mut self, out: &mut dyn Write, orphans: &Spool<Orphan>, head: &OrphanHead) -> Result<()> {
-        write_header(out, head, Timestamp::now())?;
+    pub(super) fn write_commands(&mut self, mut script: Script<'_>, orphans: &Spool<Orphan>, head: &OrphanHead) -> Result<()> {
+        script.header(head)?;
         let needs = self.needs(orphans)?;
         let mut place = 0;
         while place < orphans.len() && !self.is_stopped() {
@@ -164,136 +169,108 @@ impl Walk<'_, '_> {
             for (orphan, number) in portion.into_iter().zip(place + 1..) {
                 let has_command = matches!(orphan.kind.known(), Some(OrphanKind::Half | OrphanKind::NoRow | OrphanKind::RowDeleted));
                 if has_command && !self.is_stopped() {
-                    writeln!(out).map_err(unwritable)?;
-                    self.write_one(out, number, &orphan, &needs)?;
+                    script.line("")?;
+                    let about = format!("{number}. {}", orphan.name.as_deref().unwrap_or_default());
+                    if let Some(why) = self.write_one(&mut script, &needs, &about, &orphan)? {
+                        script.comment(&format!("{about}: no command, because {why}"))?;
+                    }
                 }
             }
             place += PORTION;
         }
-        writeln!(out, "\nexit \"$failed\"").map_err(unwritable)
+        script.line("\nexit \"$failed\"")
     }
 
-    fn write_one(&mut self, out: &mut dyn Write, number: usize, orphan: &Orphan, needs: &Needs) -> Result<()> {
-        let name = orphan.name.as_deref().unwrap_or_default();
+    /// Writes the commands for an orphan, or returns why it gets none.
+    fn write_one(&mut self, script: &mut Script<'_>, needs: &Needs, about: &str, orphan: &Orphan) -> Result<Option<String>> {
         if !self.familiar.contains(&(orphan.driver, orphan.location.clone())) {
-            let text =
-                format!("{number}. {name}: no command, because no live backup of this database has an object in {}", orphan.location);
-            return comment(out, &text);
+            return Ok(Some(format!("no live backup of this database has an object in {}", orphan.location)));
         }
-        if orphan.driver == Driver::Ceph {
-            return self.write_part(out, number, orphan, needs);
+        // In Ceph, an increment needs only its own snapshot.
+        if orphan.driver != Driver::Ceph && needs.are_held(orphan) {
+            let why = "a live backup may need it: one that is based on a backup without a live row, or an import";
+            return Ok(Some(why.to_owned()));
         }
-        if needs.are_held(orphan) {
-            let text = "no command, because a live backup may need it: one that is based on a backup without a live row, or an import";
-            return comment(out, &format!("{number}. {name}: {text}"));
-        }
-        let present = match self.present(orphan) {
+        let present = if orphan.driver == Driver::Ceph { self.present_in_pool(orphan) } else { self.present_in_store(orphan) };
+        let Present { names, totals, is_finished, backups, removal } = match present {
             Ok(present) => present,
-            Err(error) => return comment(out, &format!("{number}. {name}: no command, because it was not listed again: {}", error.text)),
+            Err(error) => return Ok(Some(format!("it could not be read again: {}", error.text))),
         };
         // After the listing, as in the walk.
-        let rows = self.rows(orphan.backup_id.as_slice())?;
+        let rows = self.rows(&[orphan.backup_id.as_slice(), &backups].concat())?;
         let row = orphan.backup_id.as_ref().and_then(|id| rows.get(id));
-        let Some(kind) = judge(&present.totals, present.is_finished, row, self.quiet) else {
-            return comment(out, &format!("{number}. {name}: no command, because it has changed since it was found"));
-        };
-        comment(out, &looked_at(number, kind, orphan, &present, row))?;
-        let container = orphan.container.clone().filter(|_| !orphan.driver.is_directory()).unwrap_or_default();
-        let removal = Removal { driver: orphan.driver, address: present.address, container };
+        let kind = judge(&totals, is_finished, row, self.quiet).filter(|_| rows.values().all(|row| row.deleted));
+        let Some(kind) = kind else { return Ok(Some("it has changed since it was found".to_owned())) };
+        script.comment(&format!("{about}: {}", description(kind, orphan, &totals, row)))?;
         if let Some(caution) = removal.caution() {
-            comment(out, caution)?;
+            script.comment(caution)?;
         }
         let sign = needs.sign(kind, orphan, row);
         let mut at = 0;
-        while at < present.names.len() {
-            let names = present.names.read(at..at + NAMES_OF_COMMAND)?;
+        while at < names.len() {
+            let portion = names.read(at..at + NAMES_OF_COMMAND)?;
             at += NAMES_OF_COMMAND;
-            let (names, unsafe_names): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| removal.may_name(name));
+            let (portion, unsafe_names): (Vec<String>, Vec<String>) = portion.into_iter().partition(|name| removal.may_name(name));
             for name in unsafe_names {
-                comment(out, &format!("no command for {name:?}: a shell or the tool could read it in another way"))?;
+                script.comment(&format!("no command for {name:?}: a shell or the tool could misread it"))?;
             }
-            match removal.command(&names) {
-                Some(command) => writeln!(out, "{sign}{command} || failed=1").map_err(unwritable)?,
-                None if names.is_empty() => {}
-                None => comment(out, &format!("no command: the address {} is not that of its container", removal.address))?,
+            match removal.command(&portion) {
+                Some(command) => script.line(format_args!("{sign}{command} || failed=1"))?,
+                None if portion.is_empty() => {}
+                None => script.comment(&format!("no command: the address {} does not end with its container", removal.address))?,
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Writes the command for an image, a snapshot or a metadata object of a Ceph pool.
-    fn write_part(&mut self, out: &mut dyn Write, number: usize, orphan: &Orphan, needs: &Needs) -> Result<()> {
-        let name = orphan.name.as_deref().unwrap_or_default();
-        let (present, connection) = match self.present_part(orphan) {
-            Ok(present) => present,
-            Err(error) => return comment(out, &format!("{number}. {name}: no command, because it was not read again: {}", error.text)),
-        };
-        // An image may also be that of other backups, whose snapshots it has.
-        let mut ids: Vec<String> = orphan.backup_id.iter().cloned().collect();
-        ids.extend(present.names.iter().collect::<std::io::Result<Vec<String>>>()?);
-        let rows = self.rows(&ids)?;
-        let row = orphan.backup_id.as_ref().and_then(|id| rows.get(id));
-        let kind = judge(&present.totals, present.is_finished, row, self.quiet).filter(|_| rows.values().all(|row| row.deleted));
-        let Some(kind) = kind else {
-            return comment(out, &format!("{number}. {name}: no command, because it has changed since it was found"));
-        };
-        comment(out, &format!("{}: {name}", looked_at(number, kind, orphan, &present, row)))?;
-        match Removal::of_pool(&connection, orphan.container.as_deref().unwrap_or_default(), name) {
-            Some(command) => writeln!(out, "{}{command} || failed=1", needs.sign(kind, orphan, row)).map_err(unwritable),
-            None => comment(out, &format!("no command for {name:?}: a shell or the tool could read it in another way")),
-        }
-    }
-
-    /// Reads an image, a snapshot or a metadata object again. The names are the ids of the backups whose snapshots an image has.
-    fn present_part(&self, orphan: &Orphan) -> std::result::Result<(Present, [String; 2]), StorageError> {
-        let cluster = self.stores.cluster()?;
-        let pool = cluster.pool(orphan.container.as_deref().unwrap_or_default());
+    /// Reads an image, a snapshot or a metadata object of a Ceph pool again.
+    fn present_in_pool(&self, orphan: &Orphan) -> StorageResult<Present> {
+        let (cluster, driver, container) = (self.stores.cluster()?, orphan.driver, orphan.container.clone().unwrap_or_default());
+        let pool = cluster.pool(&container);
         let (name, backup) = (orphan.name.as_deref().unwrap_or_default(), orphan.backup_id.as_deref().unwrap_or_default());
-        let mut present = Present::default();
+        let (mut totals, mut is_finished, mut backups) = (ObjectTotals::default(), true, Vec::new());
         if let Some((image, snapshot)) = name.split_once('@') {
             let found = StorageError::none_if_absent(pool.snapshots(image))?.unwrap_or_default();
             if let Some(found) = found.into_iter().find(|found| found.name == snapshot) {
-                present.totals = ceph::totals(found.created, 0);
-                present.is_finished = ceph::is_finished(&pool, image, backup)?;
+                totals = ObjectTotals::one(found.created, 0);
+                is_finished = ceph::is_finished(&pool, image, backup)?;
             }
         } else if backup_of_meta(name).is_some() {
-            let stat = pool.object(name)?;
-            present.totals = stat.map(|stat| ceph::totals(stat.modified, stat.size)).unwrap_or_default();
-            present.is_finished = true;
-        } else if let Some((totals, is_finished)) = ceph::image_totals(&pool, name, backup)? {
-            (present.totals, present.is_finished) = (totals, is_finished);
-            for snapshot in pool.snapshots(name)? {
-                if let Some(backup) = backup_of_snapshot(&snapshot.name) {
-                    present.names.push(&backup.to_owned()).map_err(|error| StorageError::protocol(error.to_string()))?;
-                }
-            }
+            totals = pool.object(name)?.map(|stat| ObjectTotals::one(stat.modified, stat.size)).unwrap_or_default();
+        } else if let Some(image) = ceph::image_totals(&pool, name, backup)? {
+            (totals, is_finished) = image;
+            backups = pool.snapshots(name)?.iter().filter_map(|snapshot| backup_of_snapshot(&snapshot.name).map(str::to_owned)).collect();
         }
-        Ok((present, cluster.options()))
+        let mut names = Spool::default();
+        names.push(&name.to_owned()).map_err(unreadable)?;
+        let removal = Removal { driver, address: String::new(), container, connection: cluster.options().to_vec() };
+        Ok(Present { names, totals, is_finished, backups, removal })
     }
 
     /// Lists the objects of an orphan again.
-    fn present(&self, orphan: &Orphan) -> std::result::Result<Present, StorageError> {
-        let is_directory = orphan.driver.is_directory();
-        let store = self.stores.whole(orphan.driver, orphan.container.as_deref(), orphan.project_id.as_deref())?;
+    fn present_in_store(&self, orphan: &Orphan) -> StorageResult<Present> {
+        let (driver, is_directory) = (orphan.driver, orphan.driver.is_directory());
+        let store = self.stores.whole(driver, orphan.container.as_deref(), orphan.project_id.as_deref())?;
         let name = orphan.name.clone().unwrap_or_default();
         let folder = orphan.container.clone().filter(|_| is_directory);
         let prefix = folder.as_ref().map_or_else(|| name.clone(), |folder| format!("{folder}/{name}"));
-        let (mut present, mut full) = (Present::default(), Ok(()));
+        let (mut names, mut totals, mut is_finished, mut full) = (Spool::default(), ObjectTotals::default(), false, Ok(()));
         store.list(&prefix, &mut |object| {
             let group = ObjectGroup::of(&object, is_directory).filter(|group| group.folder == folder && group.prefix == name);
             let Some(group) = group else { return ControlFlow::Continue(()) };
-            present.totals.add(&group.totals);
-            present.is_finished |= group.is_finished;
-            full = present.names.push(&object.name);
+            totals.add(&group.totals);
+            is_finished |= group.is_finished;
+            full = names.push(&object.name);
             if full.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        full.map_err(|error| StorageError::protocol(error.to_string()))?;
-        present.address = address(store.as_ref(), orphan.driver);
-        Ok(present)
+        full.map_err(unreadable)?;
+        let container = orphan.container.clone().filter(|_| !is_directory).unwrap_or_default();
+        let removal = Removal { driver, address: address(store.as_ref(), driver), container, connection: Vec::new() };
+        Ok(Present { names, totals, is_finished, backups: Vec::new(), removal })
     }
 }
 
-/// The address of a store for another tool. That of a directory does not depend on where the script is run.
+/// The address of a store for another tool. That of a directory is absolute, so that the script runs in any directory.
 fn address(store: &dyn ObjectStore, driver: Driver) -> String {
     let address = store.address();
     if !driver.is_directory() {
