@@ -1,5 +1,5 @@
 -- session_holders_mariadb: reads which connections hold row locks that sessions of this account wait for in this database. Needs the
--- privilege PROCESS. Those of these sessions that wait, too, only stand in the queue.
+-- privilege PROCESS. Sessions of this account that wait themselves are left out.
 SELECT DISTINCT CONCAT('connection ', b.trx_mysql_thread_id), p.user, NULL, p.host,
        CONCAT(CONVERT_TZ(b.trx_started, 'SYSTEM', '+00:00'), ' UTC')
   FROM information_schema.innodb_lock_waits AS w

@@ -1,5 +1,5 @@
 -- session_holders_mysql: reads which connections hold row locks that sessions of this account wait for in this database. Needs the
--- privileges PROCESS and SELECT on performance_schema. Those of these sessions that wait, too, only stand in the queue.
+-- privileges PROCESS and SELECT on performance_schema. Sessions of this account that wait themselves are left out.
 SELECT DISTINCT CONCAT('connection ', b.processlist_id), b.processlist_user, NULL, b.processlist_host,
        CONCAT(CONVERT_TZ(x.trx_started, 'SYSTEM', '+00:00'), ' UTC')
   FROM performance_schema.data_lock_waits AS w
