@@ -31,6 +31,13 @@ use crate::workflow::Error;
 /// How long the script may be run, in seconds.
 const LONGEST: i64 = 86_400;
 
+/// The client of S3 ends without an error even if the server refuses to remove some of the objects. It only prints them.
+const AWS: &str = "aws() {
+    refused=$(command aws \"$@\") && [ -z \"$refused\" ] && return
+    printf '%s\\n' \"$refused\" >&2
+    return 1
+}";
+
 /// What an orphan has on the storage now.
 struct Present {
     names: Spool<String>,
@@ -104,6 +111,8 @@ struct Needs {
     held: HashSet<u128>,
     /// The locations with finished backups without a row: another cloud may use them.
     shared: BTreeSet<(Driver, String)>,
+    /// Whether the script needs the client of S3.
+    uses_aws: bool,
 }
 
 impl Needs {
@@ -130,9 +139,10 @@ fn number_of(id: &str) -> u128 {
 impl Walk<'_, '_> {
     /// Reads what live backups need. Two passes over `backups`, and 16 bytes for each live one.
     fn needs(&mut self, orphans: &Spool<Orphan>) -> Result<Needs> {
-        let (mut live, mut held, mut shared) = (Vec::new(), HashSet::new(), BTreeSet::new());
+        let (mut live, mut held, mut shared, mut uses_aws) = (Vec::new(), HashSet::new(), BTreeSet::new(), false);
         for orphan in orphans.iter() {
             let orphan = orphan?;
+            uses_aws |= orphan.driver == Driver::S3;
             if orphan.kind == OrphanKind::NoRow {
                 shared.insert((orphan.driver, orphan.location));
             }
@@ -156,13 +166,16 @@ impl Walk<'_, '_> {
                 }
             })
         })?;
-        Ok(Needs { held, shared })
+        Ok(Needs { held, shared, uses_aws })
     }
 
     /// Writes the script.
     pub(super) fn write_commands(&mut self, mut script: Script<'_>, orphans: &Spool<Orphan>, head: &OrphanHead) -> Result<()> {
         script.header(head)?;
         let needs = self.needs(orphans)?;
+        if needs.uses_aws {
+            script.line(AWS)?;
+        }
         let mut place = 0;
         while place < orphans.len() && !self.is_stopped() {
             let portion = orphans.read(place..place + PORTION)?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -358,6 +359,25 @@ fn a_script_of_which_a_command_failed_says_so() {
     assert!(!is_done && message.contains("Is a directory"), "{message}");
     let others = left.iter().filter(|placed| placed.id != first.id);
     assert!(others.map(|placed| fs::read_dir(&placed.dir).unwrap().count()).eq([0, 0]), "the others are removed");
+}
+
+/// As the real client does with quiet requests: it prints what the server refused, and ends without an error.
+#[test]
+fn objects_that_a_bucket_does_not_give_up_are_a_failure_of_the_script() {
+    let (site, _server, ids) = bucket(3);
+    let then = ago(TWO_HOURS).sql(site.database.engine());
+    site.database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted', deleted_at = {then} WHERE id = '{}'", ids[2]));
+    let (script, tool) = (site.path("remove.sh"), site.program.path("aws"));
+    site.program.expect(0, &["check", "--orphans", "--settle", "0", "--commands", &script]);
+    assert!(fs::read_to_string(&script).unwrap().contains("\naws s3api delete-objects "));
+    for (answer, code) in [("", 0), ("echo '{\"Errors\": []}'", 1), ("exit 255", 1)] {
+        fs::write(&tool, format!("#!/bin/sh\n{answer}\n")).unwrap();
+        fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", tool.parent().unwrap().display());
+        let ended = Command::new("sh").arg(&script).env_clear().env("PATH", path).output().unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{answer} {}", String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(ended.stderr.is_empty(), answer.is_empty());
+    }
 }
 
 #[test]
