@@ -47,12 +47,12 @@ fn arranged(site: &Site, way: &Way) -> Placed {
     if null {
         site.database.execute(&format!("UPDATE backups SET status = NULL WHERE id = '{}'", placed.id));
     }
-    match way.storage.split([',', ' ']).next().unwrap() {
-        "complete" | "something" | "–" | "not" => {}
-        "damaged" | "anything" => placed.interrupt(),
-        "nothing" => fs::read_dir(&placed.dir).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap()),
-        "its" => fs::remove_dir_all(&placed.dir).unwrap(),
-        other => panic!("{other} is not known"),
+    match way.storage.split(',').next().unwrap() {
+        "complete" | "something is left" | "–" | "not known" => {}
+        "damaged or missing" | "anything else" => placed.interrupt(),
+        "nothing is left" => fs::read_dir(&placed.dir).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap()),
+        "the container is missing" => fs::remove_dir_all(&placed.dir).unwrap(),
+        other => panic!("{other} is not arranged"),
     }
     placed
 }
