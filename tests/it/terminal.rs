@@ -473,6 +473,11 @@ fn a_long_scan_shows_how_many_rows_it_has_read() {
     );
     let program = Program::on(database.url());
     let mut terminal = Terminal::wide(&program, &["scan"]);
+    // The line is shown after a second. A fast machine has read all rows by then, unless the program stands still meanwhile.
+    sleep(Duration::from_millis(300));
+    kill_process(terminal.pid(), Signal::STOP).unwrap();
+    sleep(Duration::from_millis(1_500));
+    kill_process(terminal.pid(), Signal::CONT).unwrap();
     let screen = terminal.expect(0);
     assert!(screen.contains("nightly") && !screen.contains("Reading the database"), "{screen}");
     assert!(terminal.written().contains("Reading the database, "), "{}", terminal.written());
