@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::commands::Script;
 use super::check::STOPPED_BY_ERROR;
+use super::scan_stream::unwritable;
 use super::{Database, Error, MAX_RUNTIME, Observer, Result, StorageSettings, Stores, WorkEvent, reading};
 use crate::config::{Origin, StorageOptions};
 use crate::db::{DbError, ID_BATCH};
@@ -180,10 +181,6 @@ impl OrphanCheck<'_> {
         writer.map_or(Ok(()), |writer| writer.end(&end).map(drop)).map_err(unwritable)?;
         Ok(OrphanReport { head, orphans: orphans.unwrap_or_default(), end })
     }
-}
-
-fn unwritable(error: io::Error) -> Error {
-    Error::Write("the result to standard output".to_owned(), error)
 }
 
 /// The back ends that rows name, including deleted rows, and the backups that must have objects there. One pass over `backups`.

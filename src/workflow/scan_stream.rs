@@ -48,7 +48,7 @@ pub fn stream_scan<W: Write>(
     Ok(StreamedScan { scan, findings, named })
 }
 
-fn unwritable(error: io::Error) -> Error {
+pub(super) fn unwritable(error: io::Error) -> Error {
     Error::Write("the result to standard output".to_owned(), error)
 }
 

@@ -355,7 +355,7 @@ impl Session for Postgres {
             statements.push(query(PROCESS, &[]));
         } else {
             let values = [self.lock_timeout.to_string(), self.statement_timeout.to_string(), self.process.is_none().to_string()];
-            // If BEGIN fails, the others have no lasting effect: their transactions end with them.
+            // If BEGIN fails, each of the others is a transaction of its own, and on a direct connection the settings stay.
             statements.extend([query(SET, &values.map(Param::from)), query(CHECK, &[])]);
             // A pooler may have switched to another server.
             if access == Access::Write && self.sees_timeline {
@@ -366,6 +366,7 @@ impl Session for Postgres {
         statements.extend(reads.iter().map(bound));
         let (mut results, outcome) = self.run_all(&statements);
         if let (true, Err(error)) = (results.is_empty(), &outcome) {
+            self.kept = None;
             // A standby refuses even the BEGIN.
             let recovery = access == Access::Write && error.code.as_deref() == Some("0A000");
             let kind = if recovery { DbErrorKind::NotPrimary } else { error.kind };
