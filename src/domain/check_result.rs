@@ -206,6 +206,10 @@ pub struct CheckResult {
     /// not be listed, and in documents of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub below: Option<AncestorListings>,
+    /// With `--to deleted`: another available backup that was found in the same place, so that this is the right storage. `None` if it was
+    /// not looked for or not found, and in documents of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<String>,
     /// When the check ended, RFC 3339.
     pub checked_at: String,
     /// The host that it ran on; `None` in documents of earlier versions.
@@ -263,11 +267,25 @@ impl CheckResult {
         is_deep_enough && !self.partial && !self.busy
     }
 
-    /// Whether a backup may become deleted: the storage itself said that nothing of it is there. A missing container shows that only if
-    /// it is the right storage, which nothing proves.
+    /// Whether nothing of it was found, which proves something only if a witness shows that it is the right storage. No witness is needed
+    /// if the row shows that nothing was ever written, and none can be in a container that does not exist, unless that is a directory:
+    /// directories are in the same mount.
+    pub fn needs_witness(&self) -> bool {
+        let is_directory = self.driver.is_some_and(Driver::is_directory);
+        self.verdict == CheckVerdict::Missing
+            && !self.has(ProblemCode::NeverBegun)
+            && (is_directory || !self.has(ProblemCode::ContainerMissing))
+    }
+
+    /// Whether it has a problem with this code.
+    pub fn has(&self, code: ProblemCode) -> bool {
+        self.problems.iter().any(|problem| problem.code == code)
+    }
+
+    /// Whether a backup may become deleted: the storage itself said that nothing of it is there, and it is the right storage.
     pub fn earns_deleted(&self) -> bool {
-        let no_container = |problem: &Problem| problem.code == ProblemCode::ContainerMissing;
-        self.verdict == CheckVerdict::Missing && !self.busy && !self.begun && !self.partial && !self.problems.iter().any(no_container)
+        let is_proven = if self.needs_witness() { self.witness.is_some() } else { self.has(ProblemCode::NeverBegun) };
+        self.verdict == CheckVerdict::Missing && !self.busy && !self.begun && !self.partial && is_proven
     }
 
     /// Whether the driver has nothing left to write, although its service is up: what it writes last is there and intact, and nothing is

@@ -403,6 +403,16 @@ impl Reader<'_> {
         self.by_ids(&sql::BACKUPS_STORED_BY_IDS, ids, stored)
     }
 
+    /// Reads where, when and by which host every available backup was stored, one at a time.
+    pub fn available_backups(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {
+        self.each(&sql::BACKUPS_AVAILABLE, &[], &mut |row| {
+            let mut cells = Cells::of(row);
+            let id = cells.text().unwrap_or_default();
+            let [host, service, container, project_id, created_at] = [(); 5].map(|()| cells.text());
+            each(Backup { id, host, service, container, project_id, created_at, ..Backup::default() });
+        })
+    }
+
     /// Reads what every live backup refers to, one backup at a time: its volume, parent and snapshot, and the volume that it was last
     /// restored to.
     pub fn references(&mut self, each: &mut dyn FnMut(Backup)) -> Result<(), DbError> {

@@ -24,7 +24,7 @@ pub(crate) use capacity::Capacity;
 pub use check_document::CheckDocument;
 pub(crate) use combine::combine;
 pub(crate) use fault::{Faults, Severity};
-pub(crate) use precheck::{PrecheckRound, precheck};
+pub(crate) use precheck::{PrecheckRound, precheck, precheck_witness};
 pub(crate) use run::{Answer, Checker, Request, Task};
 pub(crate) use stored_results::{CUT_OFF, StoredResults};
 pub use target::Subject;

@@ -101,6 +101,37 @@ pub fn precheck(access: &dyn StorageAccess, target: &Target, check: &CheckResult
     }
 }
 
+/// Looks again for the witness of a check that found nothing. `host` is as in [`precheck`].
+pub fn precheck_witness(
+    access: &dyn StorageAccess,
+    witness: Option<&Target>,
+    check: &CheckResult,
+    host: &str,
+    round: &PrecheckRound,
+) -> Comparison {
+    let Some(id) = &check.witness else { return Comparison::Unchanged };
+    let Some((backup, driver)) = witness.and_then(|witness| Some((&witness.backup, driver_of(&witness.backup)?))) else {
+        return Comparison::Changed(format!("backup {id}, which was found in the same place, is not live any more"));
+    };
+    let is_there = match (driver, prefix_of(backup)) {
+        (Driver::Ceph, _) => {
+            access.precheck_ceph(backup, &[], None).map(|now| now.objects > 0).map_err(|error| Comparison::Unknown(error.text))
+        }
+        (_, Some(prefix)) => round.listed(id, driver, || list(access, driver, backup, prefix)).map(|(listing, ..)| listing.objects > 0),
+        (_, None) => Ok(false),
+    };
+    match is_there {
+        Ok(true) => Comparison::Unchanged,
+        Ok(false) if driver.is_directory() && check.host.as_deref() != Some(host) => {
+            Comparison::Unknown("this host does not see the directory in which it was checked".to_owned())
+        }
+        Ok(false) => Comparison::Changed(format!("backup {id} is not found in the same place any more, so it may be another storage")),
+        // Its listing is too long to be read, so it is there.
+        Err(Comparison::Changed(_)) => Comparison::Unchanged,
+        Err(look) => look,
+    }
+}
+
 /// Lists the backups that a target is based on.
 fn list_below(
     access: &dyn StorageAccess,

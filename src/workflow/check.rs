@@ -30,6 +30,7 @@ const PORTION: usize = 1_000;
 /// How many results may wait for the sink.
 const WAITING: usize = 64;
 
+#[derive(Clone)]
 pub struct Check {
     pub storage: StorageSettings,
     pub request: Request,
@@ -107,6 +108,17 @@ pub struct Checked {
     pub interrupted: Option<&'static str>,
     /// This error: why not all tasks could be read.
     pub failure: Option<Error>,
+}
+
+impl Checked {
+    /// An error, if not all backups were checked.
+    pub(super) fn completed(self) -> Result<()> {
+        match (self.failure, self.interrupted) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(signal)) => Err(Error::Interrupted(signal)),
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 /// What has arrived from a check that is running.

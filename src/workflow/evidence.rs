@@ -1,15 +1,16 @@
 //! What is known of the storage before a decision: check documents from other hosts, and a check of what a scan finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::targets::targets_of_findings;
+use super::witness::add_witnesses;
 use super::{Check, Database, Error, Observer, Result, VerifyKey, Wanted, WorkEvent, reading};
 use crate::domain::record_stream::StreamError;
 use crate::domain::status::AVAILABLE;
-use crate::domain::{CheckResult, Checks, Level};
+use crate::domain::{CheckResult, CheckVerdict, Checks, Level};
 use crate::ledger::{self, Ledger, StoredResult};
 use crate::scan::{KeptRows, ScanRequest, scan};
 use crate::verify::check_document::merge;
@@ -103,6 +104,7 @@ pub fn unsettled_targets(
     targets.retain(|target| {
         !checks.get(&target.backup.id).is_some_and(|check| {
             check.settles(level)
+                && !(wanted.policy.deletes() && check.needs_witness() && check.witness.is_none())
                 && check.expired(now, wanted.policy.evidence_max_age_seconds).is_none()
                 && check.outdated(&target.backup, &target.ancestors, target.columns).is_none()
         })
@@ -110,12 +112,13 @@ pub fn unsettled_targets(
     Ok(targets)
 }
 
-/// Checks backups, and adds the results to what is known.
+/// Checks backups, and adds the results to what is known. With `--to deleted`, it also looks for witnesses.
 pub fn check_for_decision(
     check: Check,
     targets: Vec<Target>,
     known: Checks,
     database: &mut Database,
+    wanted: &Wanted,
     observer: &dyn Observer,
 ) -> Result<Checks> {
     let mut results = Vec::new();
@@ -123,14 +126,16 @@ pub fn check_for_decision(
         result.rows.extend(task.target.rows_above());
         results.push(result);
     };
-    let checked = check.run(targets.into(), &mut sink, observer)?;
-    if let Some(failure) = checked.failure {
-        return Err(failure);
-    }
-    if let Some(signal) = checked.interrupted {
-        return Err(Error::Interrupted(signal));
-    }
+    check.clone().run(targets.into(), &mut sink, observer)?.completed()?;
     database.reconnect()?;
+    if wanted.policy.deletes() {
+        add_witnesses(check, &mut results, database, observer)?;
+        database.reconnect()?;
+    }
+    // A deeper check finds no more where nothing is.
+    let missing = |check: &CheckResult| check.verdict == CheckVerdict::Missing;
+    let gone: HashSet<String> = results.iter().filter(|result| missing(result)).map(|result| result.id.clone()).collect();
+    let known = known.into_values().filter(|check| !(missing(check) && gone.contains(&check.id)));
     // Merged, because a check at a lower level than the evidence does not take its damage back.
-    Ok(shared(merge(known.into_values().map(Arc::unwrap_or_clone).chain(results))))
+    Ok(shared(merge(known.map(Arc::unwrap_or_clone).chain(results))))
 }

@@ -29,6 +29,7 @@ mod stores;
 mod targets;
 mod undo;
 mod unmatched;
+mod witness;
 
 pub use check::{Check, Checked, MAX_RUNTIME, Portion, Tasks};
 pub use check_job::{CheckJob, CheckReport, Resume};

@@ -1,6 +1,6 @@
 //! Checks the storage once more just before a change: in parallel and in bounded time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -15,7 +15,7 @@ use crate::domain::{CheckResult, Comparison, Driver};
 use crate::parallel::{self, lock};
 use crate::plan::Plan;
 use crate::storage::RetryPolicy;
-use crate::verify::{PrecheckRound, Target, precheck};
+use crate::verify::{PrecheckRound, Target, precheck, precheck_witness};
 
 /// How many backups are checked at once; each takes a listing of it and of each backup below.
 const AT_ONCE: usize = 8;
@@ -43,7 +43,13 @@ impl Rechecker {
             return Comparison::Unknown(why.clone());
         }
         let begun = Instant::now();
-        let look = precheck(&self.stores, target, check, &self.host, round);
+        let look = match precheck(&self.stores, target, check, &self.host, round) {
+            Comparison::Unchanged => {
+                let witness = check.witness.as_ref().and_then(|id| self.targets.get(id));
+                precheck_witness(&self.stores, witness, check, &self.host, round)
+            }
+            look => look,
+        };
         let mut slow = lock(&self.slow);
         match &look {
             Comparison::Unknown(why) if begun.elapsed() >= SLOW => slow.entry(check.driver).or_insert((0, why.clone())).0 += 1,
@@ -71,13 +77,18 @@ pub fn depends_on_storage(plan: &Plan) -> Result<bool> {
     Ok(!deciding(plan)?.is_empty())
 }
 
-/// The ids of the units whose decision depends on the storage.
+/// The ids of the units whose decision depends on the storage, and of their witnesses.
 fn deciding(plan: &Plan) -> std::io::Result<Vec<String>> {
-    if plan.checks.is_empty() {
-        return Ok(Vec::new());
+    let (mut ids, mut witnesses) = (Vec::new(), BTreeSet::new());
+    for unit in plan.units.iter().take_while(|_| !plan.checks.is_empty()) {
+        let unit = unit?;
+        if let Some(check) = deciding_check(plan, &unit) {
+            witnesses.extend(check.witness.clone());
+            ids.push(unit.id);
+        }
     }
-    let ids = plan.units.iter().filter_map(|unit| unit.map(|unit| deciding_check(plan, &unit).map(|_| unit.id)).transpose());
-    ids.collect()
+    ids.extend(witnesses);
+    Ok(ids)
 }
 
 impl<'a> StorageRecheck<'a> {

@@ -172,6 +172,11 @@ impl Placed {
         fs::remove_file(self.metadata()).unwrap();
     }
 
+    /// Removes all its objects.
+    fn empty(&self) {
+        fs::read_dir(&self.dir).unwrap().for_each(|entry| fs::remove_file(entry.unwrap().path()).unwrap());
+    }
+
     /// Its row, as Cinder writes it.
     fn row(&self, row: Row) -> Row {
         row.id(&self.id)

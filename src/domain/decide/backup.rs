@@ -104,6 +104,9 @@ fn check_evidence(check: &CheckResult) -> Evidence {
         text.push_str(&format!("; at {location}"));
     }
     text.push(')');
+    if let Some(witness) = &check.witness {
+        text.push_str(&format!("; backup {witness} was found there, so it is the right storage"));
+    }
     let most = 3;
     for problem in check.problems.iter().take(most) {
         text.push_str("; ");

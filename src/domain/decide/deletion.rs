@@ -12,7 +12,9 @@ use super::quota::is_duplicate;
 use super::{BackupCase, Children, change, last_resort};
 use crate::domain::status::{DELETED, DELETING, ERROR, ERROR_DELETING};
 use crate::domain::text::{count, shell_word};
-use crate::domain::{BackupMetadata, Change, CheckResult, CheckVerdict, ColumnSet, EvidenceCode, Finding, Policy, QuotaUsage, Situation};
+use crate::domain::{
+    BackupMetadata, Change, CheckResult, CheckVerdict, ColumnSet, EvidenceCode, Finding, Policy, ProblemCode, QuotaUsage, Situation,
+};
 
 /// The rows that only a deletion depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -58,11 +60,7 @@ pub(super) fn target(case: &BackupCase, check: Option<&CheckResult>, situation: 
     match check {
         Some(check) if check.earns_deleted() => Target::Status(DELETED),
         _ if policy.allow_unverified => Target::Status(DELETED),
-        Some(check) if check.verdict == CheckVerdict::Missing => refused(
-            "its container is missing, too, which may be another storage or one that is not mounted; if it is gone for good, override \
-             this with --allow-unverified, at your own risk"
-                .to_owned(),
-        ),
+        Some(check) if check.verdict == CheckVerdict::Missing => refused(without_witness(check)),
         Some(check) if check.verdict == CheckVerdict::Unverifiable => refused(format!(
             "it is not proven that nothing of it is on the storage: {}; try again, or give --to error",
             super::backup::first_problem(check)
@@ -77,6 +75,21 @@ pub(super) fn target(case: &BackupCase, check: Option<&CheckResult>, situation: 
                 .to_owned(),
         ),
     }
+}
+
+/// Why a check that found nothing proves nothing.
+fn without_witness(check: &CheckResult) -> String {
+    let found = if check.has(ProblemCode::ContainerMissing) { "its container is missing, too" } else { "nothing of it was found" };
+    let why = check.warnings.iter().find(|warning| warning.code == ProblemCode::NoWitness).map(|warning| warning.text.as_str());
+    let why = match why {
+        Some(why) => why,
+        None if check.needs_witness() => "this run did not check whether it is the right storage; use --check quick",
+        None => "it may be another storage",
+    };
+    format!(
+        "{found}, but {why}; if the settings name the right storage, and its data is gone for good, override this with --allow-unverified, at \
+         your own risk"
+    )
 }
 
 /// Why the quota cannot be set right in the same transaction.

@@ -5,11 +5,13 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::round_trips::{self, Speaks};
 use super::{Placed, Site};
 use crate::cinder;
 use crate::database::{Cells, Change, Database, RowKey, changes};
 use crate::population::GONE;
 use crate::program::Program;
+use crate::rows::ago;
 use crate::schemas::{Columns, engines, fresh};
 
 /// Cinder considers neither age nor heartbeat, so the program must not either.
@@ -125,19 +127,120 @@ fn a_backup_becomes_deleted_only_if_nothing_of_it_is_on_the_storage() {
             fs::remove_file(path).unwrap();
         }
         assert!(reason(&site, &placed, &quick).contains("part of it is still on the storage"));
-        // Everything is gone with its directory, as it would be if the share were not mounted.
-        let away = placed.dir.with_extension("away");
-        fs::rename(&placed.dir, &away).unwrap();
-        assert!(reason(&site, &placed, &quick).contains("its container is missing"));
-        fs::rename(&away, &placed.dir).unwrap();
-        for entry in fs::read_dir(&placed.dir).unwrap() {
-            fs::remove_file(entry.unwrap().path()).unwrap();
-        }
-        let document =
-            site.program.json(0, &["repair", "--yes", "--to", "deleted", "--assume-dead", "all", &placed.id, "--check", "quick"]);
-        assert_eq!(document["units"][0]["outcome"], "applied", "{document:#}");
+        placed.empty();
+        // No other backup is in the database, or none that is available.
+        assert!(reason(&site, &placed, &quick).contains("no available backup of its host is recorded in the same place"));
+        let witness = site.backup("error", None);
+        assert!(reason(&site, &placed, &quick).contains("no available backup of its host is recorded in the same place"));
+        site.database.execute(&format!("UPDATE backups SET status = 'available' WHERE id = '{}'", witness.id));
+        // It is of another host.
+        site.database.execute(&format!("UPDATE backups SET host = 'ctl2' WHERE id = '{}'", witness.id));
+        assert!(reason(&site, &placed, &quick).contains("no available backup of its host is recorded in the same place"));
+        site.database.execute(&format!("UPDATE backups SET host = 'ctl1' WHERE id = '{}'", witness.id));
+        // It is not found.
+        let away = witness.dir.with_extension("away");
+        fs::rename(&witness.dir, &away).unwrap();
+        let why = reason(&site, &placed, &quick);
+        assert!(why.contains(&format!("nothing of the available backup {} was found either", witness.id)), "{why}");
+        fs::rename(&away, &witness.dir).unwrap();
+        // It is the only one that is left, so it is enough that it is younger, unless the directory is gone.
+        let two_days = ago(48 * 3_600).sql(engine);
+        site.database.execute(&format!("UPDATE backups SET created_at = {two_days} WHERE id = '{}'", placed.id));
+        fs::remove_dir(&placed.dir).unwrap();
+        assert!(reason(&site, &placed, &quick).contains("no older available backup of its host is recorded in the same place"));
+        fs::create_dir(&placed.dir).unwrap();
+        finish(&site, &placed);
+        assert!(site.log().contains(&format!("backup {} was found there", witness.id)), "{}", site.log());
         assert_eq!(site.status(&placed), "deleted");
+        // An older one shows that the directory was removed.
+        let removed = site.backup("deleting", None);
+        fs::remove_dir_all(&removed.dir).unwrap();
+        finish(&site, &removed);
+        assert_eq!(site.status(&removed), "deleted");
     }
+}
+
+fn finish(site: &Site, placed: &Placed) {
+    let document = site.program.json(0, &["repair", "--yes", "--to", "deleted", "--assume-dead", "all", &placed.id, "--check", "quick"]);
+    assert_eq!(document["units"][0]["outcome"], "applied", "{document:#}");
+}
+
+#[test]
+fn a_directory_that_is_not_mounted_deletes_nothing() {
+    let site = Site::new();
+    site.silence();
+    let (placed, _) = (site.backup("deleting", None), site.available());
+    let plan = site.path("plan.json");
+    placed.empty();
+    site.program.expect(0, &["plan", "--to", "deleted", "--check", "quick", "--out", &plan]);
+    let mounted = site.store.root.with_extension("mounted");
+    fs::rename(&site.store.root, &mounted).unwrap();
+    fs::create_dir(&site.store.root).unwrap();
+    let quick = ["--check", "quick"];
+    assert!(reason(&site, &placed, &quick).contains("is empty; check that the file system is mounted"));
+    // The mount point holds what was written while nothing was mounted.
+    fs::create_dir_all(&placed.dir).unwrap();
+    assert!(reason(&site, &placed, &quick).contains("may be another storage, or one that is not mounted"));
+    // The plan was made while it was mounted.
+    let document = site.program.json(4, &["apply", &plan, "--yes"]);
+    let why = document["units"][0]["reason"].as_str().unwrap();
+    assert!(why.contains("is not found in the same place any more"), "{document:#}");
+    fs::remove_dir_all(&site.store.root).unwrap();
+    fs::rename(&mounted, &site.store.root).unwrap();
+    let document = site.program.json(0, &["apply", &plan, "--yes"]);
+    assert_eq!(document["units"][0]["outcome"], "applied", "{document:#}");
+}
+
+#[test]
+fn a_witness_that_is_deleted_meanwhile_is_none() {
+    let site = Site::new();
+    site.silence();
+    let (placed, witness) = (site.backup("deleting", None), site.available());
+    placed.empty();
+    let plan = site.path("plan.json");
+    site.program.expect(0, &["plan", "--to", "deleted", "--check", "quick", "--out", &plan]);
+    site.database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{}'", witness.id));
+    let document = site.program.json(4, &["apply", &plan, "--yes"]);
+    assert!(document["units"][0]["reason"].as_str().unwrap().contains("is not live any more"), "{document:#}");
+}
+
+#[test]
+fn another_account_with_a_container_of_the_same_name_deletes_nothing() {
+    for (speaks, service) in [
+        (Speaks::Swift, "cinder.backup.drivers.swift.SwiftBackupDriver"),
+        (Speaks::S3, "cinder.backup.drivers.s3.S3BackupDriver"),
+        (Speaks::Google, "cinder.backup.drivers.gcs.GoogleBackupDriver"),
+    ] {
+        let (site, server) = round_trips::site(speaks, service, 2);
+        site.silence();
+        let id = site.database.value("SELECT MIN(id) FROM backups").unwrap();
+        site.database.execute(&format!("UPDATE backups SET status = 'deleting' WHERE id = '{id}'"));
+        let objects = std::mem::take(&mut *server.objects.lock().unwrap());
+        let args = ["repair", "--yes", "--to", "deleted", "--check", "quick", "--gcs-endpoint", &server.url];
+        let before = site.database.rows_by_id();
+        let document = site.program.json(6, &args);
+        assert_eq!(changes(&before, &site.database.rows_by_id()), [], "{speaks:?}");
+        let why = document["refused"].to_string();
+        assert!(why.contains("may be another storage"), "{speaks:?} {document:#}");
+        let others = objects.into_iter().filter(|(name, _)| !name.contains(&id));
+        server.objects.lock().unwrap().extend(others);
+        let document = site.program.json(0, &args);
+        assert_eq!(document["units"][0]["outcome"], "applied", "{speaks:?} {document:#}");
+        assert_eq!(site.database.cell("backups", &id, "status").as_deref(), Some("deleted"), "{speaks:?}");
+    }
+}
+
+#[test]
+fn evidence_from_another_host_is_checked_again() {
+    let site = Site::new();
+    site.silence();
+    let (placed, _) = (site.backup("deleting", None), site.available());
+    placed.empty();
+    let evidence = site.keep(9, "evidence.json", &["check", &placed.id]);
+    assert!(reason(&site, &placed, &["--evidence", &evidence]).contains("use --check quick"));
+    let deep = site.keep(9, "deep.json", &["check", &placed.id, "--level", "deep"]);
+    let args = ["repair", "--yes", "--to", "deleted", "--evidence", &deep, "--check", "quick"];
+    assert_eq!(site.program.json(0, &args)["units"][0]["outcome"], "applied");
 }
 
 #[test]
@@ -154,7 +257,7 @@ fn a_backup_with_an_increment_is_never_deleted() {
 fn objects_that_appear_after_the_check_stop_it() {
     let site = Site::new();
     site.silence();
-    let placed = site.backup("deleting", None);
+    let (placed, _) = (site.backup("deleting", None), site.available());
     let kept: Vec<_> = fs::read_dir(&placed.dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     let bytes = fs::read(&kept[0]).unwrap();
     kept.iter().for_each(|path| fs::remove_file(path).unwrap());

@@ -185,7 +185,10 @@ fn answer(speaks: Speaks, objects: &Objects, url: &str, target: &str, range: Opt
     let matching = objects.iter().filter(|(name, _)| name.starts_with(&prefix) && **name > after && **name >= from);
     let listed: Vec<(&String, &Vec<u8>)> = matching.clone().take(PAGE).collect();
     let next = matching.clone().nth(PAGE).and(listed.last()).map(|(name, _)| *name);
-    let ok = |body: String| (200, vec![("X-Trans-Id", "t".to_owned())], body.into_bytes());
+    let ok = |body: String| {
+        let count = ("X-Container-Object-Count", objects.len().to_string());
+        (200, vec![("X-Trans-Id", "t".to_owned()), count], body.into_bytes())
+    };
     if path == "/auth/v1.0" {
         return (200, vec![("X-Storage-Url", format!("{url}/v1/AUTH_test")), ("X-Auth-Token", "t".to_owned())], Vec::new());
     }
@@ -228,7 +231,15 @@ fn answer(speaks: Speaks, objects: &Objects, url: &str, target: &str, range: Opt
             }
         };
     }
-    let Some(bytes) = objects.get(&decode(name.trim_start_matches('/'))) else { return (404, Vec::new(), Vec::new()) };
+    let Some(bytes) = objects.get(&decode(name.trim_start_matches('/'))) else {
+        let body = match speaks {
+            Speaks::Swift => String::new(),
+            Speaks::S3 => "<Error><Code>NoSuchKey</Code></Error>".to_owned(),
+            Speaks::Google => json!({ "error": { "code": 404, "message": "none" } }).to_string(),
+        };
+        let (_, headers, body) = ok(body);
+        return (404, headers, body);
+    };
     let mut headers = vec![
         ("ETag", format!("\"{}\"", md5(bytes))),
         ("X-Trans-Id", "t".to_owned()),

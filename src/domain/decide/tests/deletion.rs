@@ -3,7 +3,7 @@
 use super::storage::a_check;
 use super::*;
 use crate::domain::status::DELETED;
-use crate::domain::{BackupMetadata, CheckResult, CheckVerdict, EvidenceCode, Problem, ProblemCode, QuotaUsage, Value};
+use crate::domain::{BackupMetadata, CheckResult, CheckVerdict, Driver, EvidenceCode, Problem, ProblemCode, QuotaUsage, Value};
 
 fn policy() -> Policy {
     Policy { to: Some(DELETED.into()), asked: BTreeSet::from([ERROR.into(), ERROR_DELETING.into()]), ..Policy::default() }
@@ -25,7 +25,10 @@ fn a_deletion() -> Deletion {
 fn case(status: &str, verdict: Option<CheckVerdict>, deletion: Deletion) -> BackupCase {
     let backup = Backup { size: Some(10), parent_id: Some("a".into()), ..a_backup(Some(status)) };
     let parent = Backup { id: "a".into(), num_dependent_backups: Some(1), ..a_backup(Some(AVAILABLE)) };
-    let check = verdict.map(|verdict| Box::new(CheckResult { begun: verdict != CheckVerdict::Missing, ..a_check(&backup, verdict) }));
+    let check = verdict.map(|verdict| {
+        let witness = Some("w".into());
+        Box::new(CheckResult { begun: verdict != CheckVerdict::Missing, witness, ..a_check(&backup, verdict) })
+    });
     BackupCase { check, parent: Some(parent), deletion: Some(Box::new(deletion)), ..a_case(backup) }
 }
 
@@ -60,14 +63,27 @@ fn a_deletion_ends_as_cinders_own_does() {
 #[test]
 fn without_proof_that_its_data_is_gone_it_is_refused() {
     let missing = || case(DELETING, Some(CheckVerdict::Missing), a_deletion());
-    let mut young = missing();
-    young.check.as_mut().unwrap().begun = true;
-    let mut elsewhere = missing();
-    elsewhere.check.as_mut().unwrap().problems.push(Problem::general(ProblemCode::ContainerMissing, "no such directory"));
+    let changed = |change: fn(&mut CheckResult)| {
+        let mut case = missing();
+        change(case.check.as_mut().unwrap());
+        case
+    };
+    let elsewhere = changed(|check| check.problems = vec![Problem::general(ProblemCode::ContainerMissing, "no such container")]);
+    let directory = changed(|check| {
+        (check.driver, check.witness) = (Some(Driver::Posix), None);
+        check.problems.push(Problem::general(ProblemCode::ContainerMissing, "no such directory"));
+    });
+    let unseen = |check: &mut CheckResult| {
+        check.witness = None;
+        check.warnings.push(Problem::general(ProblemCode::NoWitness, "nothing of the available backup x was found either"));
+    };
     let of = |verdict| case(DELETING, verdict, a_deletion());
     for (case, says) in [
-        (young, "its container is missing"),
+        (changed(|check| check.begun = true), "nothing of it was found"),
         (elsewhere, "its container is missing"),
+        (directory, "its container is missing"),
+        (changed(|check| check.witness = None), "use --check quick"),
+        (changed(unseen), "nothing of the available backup x was found either"),
         (of(None), "use --check quick"),
         (of(Some(CheckVerdict::Unverifiable)), "it is not proven"),
         (of(Some(CheckVerdict::Intact)), "still on the storage"),
@@ -80,6 +96,22 @@ fn without_proof_that_its_data_is_gone_it_is_refused() {
         let finding = backup(&case, &situation(), &Policy { allow_unverified: true, ..policy() });
         assert_eq!(finding.proposal.unwrap().status.as_deref(), Some(DELETED));
         assert!(finding.evidence.iter().any(|evidence| evidence.code == EvidenceCode::Unverified));
+    }
+}
+
+#[test]
+fn a_witness_proves_a_directory_and_a_row_proves_that_nothing_was_written() {
+    let missing = |driver, witness: Option<&str>, code| {
+        let mut case = case(DELETING, Some(CheckVerdict::Missing), a_deletion());
+        let problems = vec![Problem::general(code, "x")];
+        let check = case.check.as_mut().unwrap();
+        (check.driver, check.witness, check.problems) = (driver, witness.map(str::to_owned), problems);
+        backup(&case, &situation(), &policy()).refusal
+    };
+    assert_eq!(missing(Some(Driver::Nfs), Some("w"), ProblemCode::ContainerMissing), None);
+    assert_eq!(missing(None, None, ProblemCode::NeverBegun), None);
+    for driver in [Driver::Ceph, Driver::S3, Driver::Swift, Driver::Gcs] {
+        assert!(missing(Some(driver), Some("w"), ProblemCode::ContainerMissing).is_some());
     }
 }
 

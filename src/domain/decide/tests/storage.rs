@@ -35,6 +35,7 @@ pub(super) fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
         newest_object_at: Some("2026-11-22T09:00:00Z".into()),
         listing: None,
         below: None,
+        witness: None,
         host: None,
         checked_at: "2026-11-22T11:00:00Z".into(),
         rows: vec![backup.image(ColumnSet::Mitaka)],
