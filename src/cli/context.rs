@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::{DecisionArgs, Global, SelectionArgs};
 use super::{Error, Exit, Result, Ui};
-use crate::config::{CinderConf, Environment, Target};
+use crate::config::{CinderConf, Environment, Resolved, Target};
 use crate::db::{DbError, DbErrorKind, SessionSettings};
 use crate::domain::Selection;
 use crate::domain::text::shell_word;
@@ -27,10 +27,20 @@ pub type RunCommand = dyn Fn(Vec<OsString>, &Environment, bool, &dyn Fn(&mut Glo
 impl Context<'_> {
     /// Finds the database, connects, and reads its schema.
     pub fn connect(&self) -> Result<Database> {
-        let mut resolved = crate::config::resolve(&self.global.database.flags, self.environment).map_err(Error::usage)?;
+        let resolved = self.resolve()?;
         for warning in resolved.warnings.iter().chain(&resolved.database.warnings) {
             self.ui.warn(warning);
         }
+        self.open(resolved)
+    }
+
+    /// Finds the database and the configuration.
+    pub fn resolve(&self) -> Result<Resolved> {
+        crate::config::resolve(&self.global.database.flags, self.environment).map_err(Error::usage)
+    }
+
+    /// Connects to the database, and reads its schema.
+    pub fn open(&self, mut resolved: Resolved) -> Result<Database> {
         let (location, origin) = (resolved.database.target.describe(), resolved.database.origin.clone());
         let has_no_password = matches!(&resolved.database.target, Target::Server(server) if server.password.is_none());
         // The wrong database may be configured: say which it is, and where its name was found.

@@ -138,6 +138,15 @@ impl Ui {
         self.written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
     }
 
+    /// Writes a line of a result for people: a coloured word, and a text that is broken to the width of the terminal.
+    pub fn entry(&self, color: u8, word: &str, text: &str) -> io::Result<()> {
+        let line = terminal(&format!("{word:<8} {text}"));
+        let line = self.options.width.map_or_else(|| line.clone(), |width| broken(&line, usize::from(width)));
+        let line =
+            if self.options.color && !word.is_empty() { line.replacen(word, &format!("\u{1b}[{color}m{word}\u{1b}[0m"), 1) } else { line };
+        self.text(&format!("{line}\n"))
+    }
+
     /// A sentence beside the result; not when quiet.
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet {

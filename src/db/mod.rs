@@ -130,6 +130,8 @@ pub struct ServerInfo {
     pub user: Option<String>,
     /// A Galera node (`wsrep_on`), whose reads wait for the cluster.
     pub galera: bool,
+    /// The state of the Galera cluster and of this node in it, for people.
+    pub cluster: Option<String>,
     /// Other servers with this identity accept writes too, and their changes may arrive here after the commit: Galera, group
     /// replication.
     pub multi_primary: bool,
@@ -143,7 +145,18 @@ impl ServerInfo {
     /// A server that has not reported anything yet.
     fn new(engine: Engine, location: String) -> Self {
         let (version, identity) = (String::new(), String::new());
-        Self { engine, version, identity, location, user: None, galera: false, multi_primary: false, read_only: false, encrypted: false }
+        Self {
+            engine,
+            version,
+            identity,
+            location,
+            user: None,
+            galera: false,
+            cluster: None,
+            multi_primary: false,
+            read_only: false,
+            encrypted: false,
+        }
     }
 }
 

@@ -124,6 +124,7 @@ statements! {
     SNAPSHOT_UPDATE = "snapshot_update";
     SNAPSHOTS_BY_IDS = "snapshots_by_ids";
     SNAPSHOTS_PENDING = "snapshots_pending";
+    TRIGGERS = "triggers";
     UPTIME = "uptime";
     VOLUME_BY_ID_JUNO = "volume_by_id_juno";
     VOLUME_BY_ID_LIBERTY = "volume_by_id_liberty";

@@ -25,7 +25,7 @@ pub struct Database {
     pub has_default_intervals: bool,
     /// The GRANTs that the account lacks for a repair; empty until they were looked up.
     pub missing_grants: Vec<String>,
-    target: Target,
+    pub(super) target: Target,
     pub(super) limits: SessionSettings,
 }
 
@@ -112,15 +112,20 @@ impl Database {
         if server.read_only {
             return Ok(Some(Obstacle::ReadOnly(self.location.clone(), server.engine == Engine::Sqlite)));
         }
+        self.missing_grants = self.find_missing_grants(policy.deletes(), policy.fix_quotas)?;
+        let (location, grants) = (self.location.clone(), self.missing_grants.clone());
+        Ok((!grants.is_empty()).then_some(Obstacle::Privileges(location, grants)))
+    }
+
+    /// The GRANTs that the account lacks for a repair, and, as asked, for one that deletes or corrects quotas.
+    pub fn find_missing_grants(&mut self, deletes: bool, fixes_quotas: bool) -> Result<Vec<String>, DbError> {
         let grant = |row: &Vec<Value>| match row.as_slice() {
             [Value::Text(columns), Value::Text(table), Value::Text(account)] => {
                 Some(format!("GRANT UPDATE ({columns}) ON {table} TO {account}"))
             }
             _ => None,
         };
-        let params = [policy.deletes(), policy.fix_quotas].map(|flag| Param::from(i64::from(flag)));
-        self.missing_grants = self.persist(|session| session.rows(&MISSING_PRIVILEGES, &params))?.iter().filter_map(grant).collect();
-        let (location, grants) = (self.location.clone(), self.missing_grants.clone());
-        Ok((!grants.is_empty()).then_some(Obstacle::Privileges(location, grants)))
+        let params = [deletes, fixes_quotas].map(|flag| Param::from(i64::from(flag)));
+        Ok(self.persist(|session| session.rows(&MISSING_PRIVILEGES, &params))?.iter().filter_map(grant).collect())
     }
 }

@@ -66,20 +66,35 @@ impl From<StorageError> for WalkError {
 
 /// A storage that is walked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct BackEnd {
-    driver: Driver,
+pub(super) struct BackEnd {
+    pub(super) driver: Driver,
     /// `None` for drivers that keep containers as directories: all of them are walked.
-    container: Option<String>,
+    pub(super) container: Option<String>,
     /// In Swift, each project may have containers of its own.
-    project: Option<String>,
+    pub(super) project: Option<String>,
 }
 
 impl BackEnd {
-    fn of(row: &StorageRow) -> Option<Self> {
+    pub(super) fn of(row: &StorageRow) -> Option<Self> {
         let driver = driver_of(row)?;
         let container = row.container.clone().filter(|container| !container.is_empty())?;
         let project = row.project_id.clone().filter(|_| driver == Driver::Swift);
         Some(Self { driver, container: Some(container).filter(|_| !driver.is_directory()), project })
+    }
+
+    /// The back end of new backups, if cinder.conf sets the driver, and if it is the same for all projects.
+    pub(super) fn configured(options: &StorageOptions) -> Option<BackEnd> {
+        let text = |name: &str| options.text(name).ok().flatten();
+        let driver = Driver::of_service(&text("backup_driver").filter(|setting| setting.origin != Origin::Default)?.value)?;
+        let container = match driver {
+            Driver::Posix | Driver::Nfs | Driver::GlusterFs => return Some(BackEnd { driver, container: None, project: None }),
+            Driver::Swift if text("backup_swift_auth").is_none_or(|mode| mode.value != "single_user") => return None,
+            Driver::Swift => "backup_swift_container",
+            Driver::S3 => "backup_s3_store_bucket",
+            Driver::Gcs => "backup_gcs_bucket",
+            Driver::Ceph => "backup_ceph_pool",
+        };
+        Some(BackEnd { driver, container: Some(text(container)?.value), project: None })
     }
 }
 
@@ -139,7 +154,7 @@ impl OrphanCheck<'_> {
         let head = OrphanHead { program, database: database.info(), taken_at, settle_seconds, shard: self.shard };
         let (mut back_ends, expected) = reading(observer, || database.read(back_ends))?;
         // If no row names it, all its rows may be lost or purged.
-        back_ends.extend(configured(&self.storage.options));
+        back_ends.extend(BackEnd::configured(&self.storage.options));
         let writer = self.stream.map(|out| StreamWriter::begin(out, &head, None)).transpose().map_err(unwritable)?;
         let output =
             Output { writer, orphans: (self.keeps || self.commands.is_some()).then(Spool::default), summary: OrphanSummary::default() };
@@ -195,21 +210,6 @@ fn back_ends(reader: &mut Reader<'_>) -> std::result::Result<(BTreeSet<BackEnd>,
     })?;
     expected.numbers.sort_unstable();
     Ok((back_ends, expected))
-}
-
-/// The back end of new backups, if cinder.conf sets the driver, and if it is the same for all projects.
-fn configured(options: &StorageOptions) -> Option<BackEnd> {
-    let text = |name: &str| options.text(name).ok().flatten();
-    let driver = Driver::of_service(&text("backup_driver").filter(|setting| setting.origin != Origin::Default)?.value)?;
-    let container = match driver {
-        Driver::Posix | Driver::Nfs | Driver::GlusterFs => return Some(BackEnd { driver, container: None, project: None }),
-        Driver::Swift if text("backup_swift_auth").is_none_or(|mode| mode.value != "single_user") => return None,
-        Driver::Swift => "backup_swift_container",
-        Driver::S3 => "backup_s3_store_bucket",
-        Driver::Gcs => "backup_gcs_bucket",
-        Driver::Ceph => "backup_ceph_pool",
-    };
-    Some(BackEnd { driver, container: Some(text(container)?.value), project: None })
 }
 
 /// Whether a live backup must have objects. A failed backup without a prefix failed before its first object.

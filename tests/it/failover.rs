@@ -248,6 +248,9 @@ fn a_run_killed_on_a_cluster_is_reconciled_when_its_time_to_write_has_ended() {
     let database = on_server(nodes[0]);
     let ids = stuck(&database);
     let program = Program::on(database.url());
+    let examined = program.json(0, &["doctor", "--no-storage"]);
+    let [_, server, _] = crate::doctor::lines(&examined, "server")[0];
+    assert!(server.ends_with("; a Galera cluster of 3 nodes, this node is Synced"), "{server}");
     database.execute("BEGIN");
     database.execute(&format!("UPDATE volumes SET display_name = 'held' WHERE id = '{}'", ids.1));
     let mut run = program.start(&["repair", "--yes", "--lock-timeout", "30s"]);
@@ -350,7 +353,11 @@ fn an_outcome_that_was_read_without_a_lock_is_read_again() {
         assert!(begun.elapsed() < Duration::from_secs(30), "the standby does not follow");
     }
     assert_eq!(lagging.value("SELECT pg_wal_replay_pause()").as_deref(), Some(""));
-    let program = Program::on(database.url());
+    let program = Program::on(lagging.url());
+    let examined = program.json(13, &["doctor", "--no-storage"]);
+    let server = crate::doctor::lines(&examined, "server")[0];
+    assert!(server[0] == "failure" && server[2].contains("connect to the primary"), "{server:?}");
+    let program = program.with_url(database.url());
     program.expect(0, &["repair", "--yes"]);
     assert_eq!(statuses(&lagging, &ids), pair("creating", "backing-up"));
     // The time to write has just ended.

@@ -21,6 +21,7 @@ mod damage;
 mod database;
 mod deploy;
 mod differential;
+mod doctor;
 mod documents;
 mod dry_run;
 mod failover;

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod doctor;
 pub mod history;
 pub mod plan;
 pub mod repair;
@@ -49,6 +50,8 @@ pub enum Command {
     Scrub(scrub::ScrubArgs),
     /// Read the audit log: what was changed, by whom, and how it ended
     History(history::HistoryArgs),
+    /// Examine what a repair depends on: database, privileges, heartbeats, audit log, storage
+    Doctor(doctor::DoctorArgs),
     /// Build a small Cinder database and walk through a repair
     Demo(demo::DemoArgs),
     /// Write a shell's completion script to standard output
@@ -91,6 +94,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
         Command::Undo(args) => undo::run(context, args),
         Command::Scrub(args) => scrub::run(context, args),
         Command::History(args) => history::run(context, args),
+        Command::Doctor(args) => doctor::run(context, args),
         Command::Demo(args) => demo::run(context, args, &inner),
         Command::Completions(args) => completions::completions(context, args, Cli::command()),
         Command::Man(args) => completions::man(context, args, Cli::command()),

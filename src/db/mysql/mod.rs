@@ -31,6 +31,7 @@ use super::{
 };
 use crate::config::ServerTarget;
 use crate::domain::Value;
+use crate::domain::text::count;
 
 session_statements! { "mysql":
     ROWS = "session_rows";
@@ -180,6 +181,8 @@ impl Mysql {
             return Err(DbError::new(DbErrorKind::NotPrimary, message));
         }
         self.server.read_only = self.server.read_only || value("wsrep_ready") != "ON";
+        let (nodes, state) = (value("wsrep_cluster_size"), value("wsrep_local_state_comment"));
+        self.server.cluster = Some(format!("a Galera cluster of {}, this node is {state}", count(nodes, "node")));
         value("wsrep_gcomm_uuid").clone_into(&mut self.member);
         Ok(format!("galera:{}", value("wsrep_cluster_state_uuid")))
     }

@@ -1,0 +1,190 @@
+//! `doctor`: what it says of a healthy installation, and of everything that can be wrong with one.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use cinder_backup_repair::db::Engine;
+use serde_json::Value;
+
+use crate::database::Database;
+use crate::guards::grants;
+use crate::program::{Answer, Program};
+use crate::real_backups::Store;
+use crate::schemas::{Columns, engines, fresh};
+use crate::servers::storage::PASSWORD;
+use crate::servers::{self, swift};
+
+const TWO_HOURS: i64 = 7_200;
+
+/// The states, texts and advice of a topic.
+pub fn lines<'d>(document: &'d Value, topic: &str) -> Vec<[&'d str; 3]> {
+    let checks = document["checks"].as_array().expect("a list").iter().filter(|check| check["topic"] == topic);
+    checks.map(|check| ["state", "text", "advice"].map(|field| check[field].as_str().unwrap_or_default())).collect()
+}
+
+/// The only line of a topic.
+#[track_caller]
+fn line<'d>(document: &'d Value, topic: &str) -> [&'d str; 3] {
+    let [line] = lines(document, topic).try_into().unwrap_or_else(|lines| panic!("{topic}: {lines:?}"));
+    line
+}
+
+/// A database with an available backup on posix, and the options for its storage.
+fn with_a_backup(database: &Database, program: &Program) -> [String; 2] {
+    let store = program.path("store");
+    fs::create_dir(&store).unwrap();
+    database.service("ctl1", |row| row.age(0));
+    database
+        .backup(|row| row.status("available").host("ctl1").service("cinder.backup.drivers.posix.PosixBackupDriver").container("ab/cd/x"));
+    ["--storage-path".to_owned(), store.display().to_string()]
+}
+
+#[test]
+fn a_healthy_installation_has_no_failure_and_nothing_is_changed() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let program = Program::on(database.url());
+        fs::write(program.path("cinder.conf"), "[DEFAULT]\nreport_interval = 1\nservice_down_time = 4\n").unwrap();
+        // While the server has just started, doctor warns that a missing heartbeat proves nothing.
+        let begun = Instant::now();
+        while line(&program.json(0, &["doctor", "--no-storage"]), "clock")[0] == "warning" {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", engine.name());
+            sleep(Duration::from_millis(200));
+        }
+        let [option, store] = with_a_backup(&database, &program);
+        let before = database.dump();
+        let document = program.json(0, &["doctor", &option, &store]);
+        assert_eq!(document["summary"], serde_json::json!({ "ok": 12, "warnings": 0, "failures": 0 }), "{document:#}");
+        assert!(line(&document, "server")[1].contains(engine.name()), "{document:#}");
+        assert!(line(&document, "storage")[1].contains(&store), "{document:#}");
+        assert_eq!(document["database"]["engine"], engine.name());
+        assert!(!program.log().exists(), "the log is not made");
+        assert_eq!(database.dump(), before);
+        let Answer { stdout, stderr, .. } = program.expect(0, &["doctor", &option, &store]);
+        assert!(stdout.lines().count() == 12 && stdout.lines().all(|line| line.starts_with("ok  ")), "{stdout}");
+        assert_eq!(stderr, "everything that a repair needs is in order\n");
+    }
+}
+
+#[test]
+fn each_missing_privilege_is_named_with_its_grant() {
+    for engine in engines().into_iter().filter(|engine| *engine != Engine::Sqlite) {
+        let database = fresh(engine, Columns::Full);
+        let account = |files: &[&str]| database.account(&files.iter().map(|file| grants(engine, file)).collect::<String>());
+        let program = Program::on(account(&["scan"]));
+        let document = program.json(0, &["doctor", "--no-storage"]);
+        assert_eq!(line(&document, "privileges to read")[0], "ok", "{document:#}");
+        let write = lines(&document, "privileges to write");
+        assert!(write[0][0] == "warning" && write[0][1].ends_with("repair") && write[0][2].starts_with("GRANT UPDATE ("), "{write:?}");
+        // With all grants there is nothing to say.
+        let program = program.with_url(account(&["repair", "delete", "quotas"]));
+        let document = program.json(0, &["doctor", "--no-storage"]);
+        assert_eq!(line(&document, "privileges to write")[0], "ok", "{document:#}");
+        // An account that may read some of the tables.
+        let scan = grants(engine, "scan");
+        let without = scan.split_inclusive(';').filter(|grant| !grant.contains("snapshots")).collect::<String>();
+        if without != scan {
+            let program = program.with_url(database.account(&without));
+            let answer = program.run(&["doctor", "--no-storage", "-f", "json"]);
+            assert!(matches!(answer.code, Some(12 | 14)) && answer.stdout.contains("snapshots"), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn triggers_silent_hosts_and_a_log_that_was_changed_are_warnings() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.service("ctl1", |row| row);
+        database.service("ctl2", |row| row.age(TWO_HOURS));
+        database.execute(match engine {
+            Engine::Sqlite => "CREATE TRIGGER audit AFTER UPDATE ON backups BEGIN SELECT 1; END",
+            Engine::Postgresql => {
+                "CREATE FUNCTION noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+                 CREATE TRIGGER audit AFTER UPDATE ON backups FOR EACH ROW EXECUTE FUNCTION noop()"
+            }
+            Engine::Mysql | Engine::Mariadb => "CREATE TRIGGER audit AFTER UPDATE ON backups FOR EACH ROW SET @nothing = 1",
+        });
+        let program = Program::on(database.url());
+        fs::write(program.log(), "{\"edited\": true}\n").unwrap();
+        fs::set_permissions(program.log(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let document = program.json(0, &["doctor", "--no-storage"]);
+        assert_eq!(line(&document, "triggers")[..2], ["warning", "audit on backups"], "{document:#}");
+        let [beating, silent] = lines(&document, "cinder-backup").try_into().unwrap();
+        assert!(beating[1].starts_with("1 host sent") && silent[1].contains("ctl2 (2 h)"), "{beating:?} {silent:?}");
+        let log = line(&document, "audit log");
+        assert!(log[0] == "warning" && log[2].contains("history verify"), "{log:?}");
+    }
+}
+
+#[test]
+fn a_run_with_an_open_outcome_is_named_with_the_command_that_settles_it() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let program = Program::on(database.url());
+    database.backup(|row| row.status("creating").age(TWO_HOURS));
+    program.expect(0, &["repair", "--yes"]);
+    let run = program.last_run();
+    let log = fs::read_to_string(program.log()).unwrap();
+    // As a kill between the intent and its outcome leaves it.
+    let until = log.find("\"event\":\"outcome\"").map(|place| log[..place].rfind('\n').unwrap() + 1).expect("an outcome");
+    fs::write(program.log(), &log[..until]).unwrap();
+    let document = program.json(0, &["doctor", "--no-storage"]);
+    let [state, text, advice] = line(&document, "audit log");
+    assert!(state == "warning" && text.contains(&run) && advice.contains("history reconcile --audit-log"), "{text} {advice}");
+}
+
+#[test]
+fn what_cannot_be_reached_is_a_failure_with_its_exit_code_and_the_rest_is_examined() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let program = Program::on(database.url());
+    let [_, store] = with_a_backup(&database, &program);
+    let missing = format!("{store}/missing");
+    let document = program.json(4, &["doctor", "--storage-path", &missing]);
+    let storage = line(&document, "storage");
+    assert!(storage[0] == "failure" && storage[1].contains(&missing), "{storage:?}");
+    assert_eq!(line(&document, "server")[0], "ok");
+    // No server, no file, no configuration, no directory for the log.
+    for (code, topic, args) in [
+        (10, "server", ["--database-url", "mysql+pymysql://u:hidden@127.0.0.1:9/cinder"]),
+        (10, "server", ["--database-url", "sqlite:////nonexistent/cinder.sqlite"]),
+        (2, "configuration", ["--config-file", "/nonexistent/cinder.conf"]),
+        (2, "audit log", ["--audit-log", "/dev/null"]),
+    ] {
+        let mut command = crate::program::bare(&["doctor", "--no-storage", "-f", "json"]);
+        if topic == "audit log" {
+            command.env("CINDER_DATABASE_URL", database.url());
+        } else {
+            command.arg("--audit-log").arg(program.log());
+        }
+        let answer = crate::program::answer(command.args(args));
+        let document = answer.json();
+        let failed: Vec<_> = document["checks"].as_array().unwrap().iter().filter(|check| check["state"] == "failure").collect();
+        assert!(failed.len() == 1 && failed[0]["topic"] == topic && failed[0]["exit_code"] == code, "{document:#}");
+        assert_eq!(answer.code, Some(code), "{document:#}");
+        assert!(!answer.stdout.contains("hidden") && !answer.stderr.contains("hidden"), "{answer:?}");
+    }
+}
+
+#[test]
+fn each_container_is_examined_with_the_options_of_its_driver() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let server = servers::swift();
+    let service = "cinder.backup.drivers.swift.SwiftBackupDriver";
+    for container in ["doctor", "doctor-without-a-container"] {
+        database.backup(|row| row.status("available").service(service).container(container));
+    }
+    let login = ureq::get(server.auth_url()).header("X-Auth-User", swift::USER).header("X-Auth-Key", PASSWORD).call().unwrap();
+    let token = login.headers()["x-auth-token"].to_str().unwrap();
+    ureq::put(format!("{}/doctor", server.storage_url())).header("X-Auth-Token", token).send_empty().unwrap();
+    let program = Program::on(database.url());
+    let flags = Store::swift(server, "doctor").flags();
+    let args: Vec<&str> = ["doctor"].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let document = program.json(4, &args);
+    let found: Vec<&str> = lines(&document, "storage").iter().map(|line| line[0]).collect();
+    assert_eq!(found, ["ok", "failure"], "{document:#}");
+    let mut wrong = args.clone();
+    wrong.extend(["--storage-option", "backup_swift_key=no"]);
+    let document = program.json(4, &wrong);
+    assert!(lines(&document, "storage").iter().all(|line| line[0] == "failure"), "{document:#}");
+}
