@@ -92,5 +92,10 @@ pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Re
             "related rows have changed, and the plan's changes are no longer right; make a new plan".to_owned(),
         ));
     }
+    let is_planned = |change: &Change| Image::of(&unit.before, change.table, &change.id).is_some();
+    if changes.iter().any(|change| change.table.counts(&change.column) && !is_planned(change)) {
+        let why = "a quota that was to stay as it is has to change by now, as Cinder has counted again; make a new plan";
+        return Err(Recheck::OtherDecision(why.to_owned()));
+    }
     Ok(changes)
 }

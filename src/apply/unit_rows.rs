@@ -51,6 +51,11 @@ impl UnitRows {
                 if let Some(image) = unit.main_image() {
                     rows.add_rows_of_backup(&Backup::of_image(image), unit, plan, census);
                 }
+                // A quota that did not count the backup may count it by now: Cinder counts again when it reserves something.
+                for quota in census.unplanned_quotas.get(&unit.id).into_iter().flatten() {
+                    rows.project = Some(quota.project_id.clone());
+                    rows.others.insert((Table::QuotaUsages, quota.id.clone()));
+                }
             }
             FindingKind::Volume => {
                 rows.held = Some(unit.id.clone());

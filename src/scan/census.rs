@@ -145,6 +145,8 @@ pub struct Census {
     pub reservations: HashMap<String, ReservationTotals>,
     /// What their quotas counted then, by project and in the order of the ids.
     pub quotas: HashMap<String, Vec<QuotaUsage>>,
+    /// By the id of a backup that a run deletes: the quotas of its project, if the plan does not change all of them.
+    pub unplanned_quotas: HashMap<String, Vec<QuotaUsage>>,
     /// Every host that a live backup names.
     pub hosts: HashSet<String>,
     /// Which parts of the selection a live backup matches, and which of its volumes exist.

@@ -1,5 +1,6 @@
 //! Executes a plan.
 
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Run};
 use crate::audit::record::{self, Begin, RunEnd};
 use crate::audit::{AuditError, AuditLog, RunSummary, runs};
 use crate::db::Access;
-use crate::domain::{FindingKind, Tally};
-use crate::plan::{Plan, Purpose, program};
+use crate::domain::{Backup, FindingKind, Image, QuotaUsage, Table, Tally};
+use crate::plan::{Plan, Purpose, Unit, program};
 use crate::scan::{Census, Reader};
 
 /// How a plan is executed, and what the log says about it.
@@ -169,6 +170,15 @@ fn projects(plan: &Plan) -> io::Result<Vec<String>> {
     projects.map(|unit| unit.map(|unit| unit.id)).collect()
 }
 
+/// The backups that a plan deletes without changing both quotas of their projects.
+fn with_unplanned_quotas(plan: &Plan) -> io::Result<Vec<String>> {
+    let counts = plan.policy.deletes() && !plan.policy.no_quota && plan.purpose == Purpose::Repair;
+    let units = plan.units.iter().take_while(|_| counts);
+    let is_of_quota = |image: &&Image| image.table == Table::QuotaUsages;
+    let is_wanted = |unit: &Unit| unit.kind == FindingKind::Backup && unit.before.iter().filter(is_of_quota).count() < 2;
+    units.filter(|unit| unit.as_ref().map_or(true, is_wanted)).map(|unit| unit.map(|unit| unit.id)).collect()
+}
+
 /// What was read for a run before its first unit.
 struct Prepared<'a> {
     census: Census,
@@ -189,6 +199,15 @@ impl<'a> Prepared<'a> {
                 let mut quotas = reader.quota_usages_of(&projects)?;
                 quotas.sort_unstable_by(|one, other| one.id.cmp(&other.id));
                 quotas.into_iter().for_each(|quota| census.quotas.entry(quota.project_id.clone()).or_default().push(quota));
+            }
+            let backups = reader.backups(&with_unplanned_quotas(plan)?)?;
+            if !backups.is_empty() {
+                let projects: BTreeSet<String> = backups.iter().filter_map(|backup| backup.project_id.clone()).collect();
+                let quotas = reader.quota_usages_of(&projects.into_iter().collect::<Vec<_>>())?;
+                let mut of_projects: HashMap<String, Vec<QuotaUsage>> = HashMap::new();
+                quotas.into_iter().for_each(|quota| of_projects.entry(quota.project_id.clone()).or_default().push(quota));
+                let of_backup = |backup: Backup| Some((backup.id, of_projects.get(&backup.project_id?)?.clone()));
+                census.unplanned_quotas = backups.into_iter().filter_map(of_backup).collect();
             }
             Ok(census)
         });

@@ -244,6 +244,44 @@ fn a_project_whose_backups_the_same_run_deletes_waits_for_the_next_one() {
     assert_eq!(cinder::quota(&database.url(), "check"), [] as [String; 0]);
 }
 
+/// Its number is wrong, so a deletion leaves it at 0. When Cinder makes another backup, it counts again.
+#[test]
+fn a_deletion_notices_that_cinder_has_counted_a_quota_again() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.insert(&usages("p", 1, (0, 0), (6, 0)));
+        database.insert(&[backup().project_id("p").status("deleting").host(GONE).size(2), backup().project_id("p").size(4)]);
+        let program = Program::on(database.url());
+        let deletes = ["--to", "deleted", "--allow-unverified", "--assume-dead", "all"];
+        let expect_changed = |document: &Value| {
+            let unit = &document["units"][0];
+            assert_eq!(unit["outcome"], "changed", "{} {document:#}", engine.name());
+            assert!(unit["reason"].as_str().unwrap().contains("has counted again"), "{document:#}");
+        };
+        program.expect(0, &[&["plan", "--out", "plan.json"], &deletes[..]].concat());
+        let count_again = "UPDATE quota_usages SET in_use = 2 WHERE resource = 'backups'";
+        database.execute(count_again);
+        expect_changed(&program.json(4, &["apply", "plan.json", "--yes"]));
+        // Another session counts between the scan and COMMIT.
+        database.execute("UPDATE quota_usages SET in_use = 0 WHERE resource = 'backups'");
+        if engine != Engine::Sqlite {
+            database.execute("BEGIN");
+            database.execute(count_again);
+            let child = program.start(&[&["repair", "--yes", "-f", "json"], &deletes[..]].concat());
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            database.execute("COMMIT");
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), Some(4), "{} {}", engine.name(), String::from_utf8_lossy(&output.stderr));
+            expect_changed(&serde_json::from_slice(&output.stdout).unwrap());
+        } else {
+            database.execute(count_again);
+        }
+        // It is wrong by nothing now.
+        assert_eq!(program.json(0, &[&["repair", "--yes"], &deletes[..]].concat())["summary"]["applied"], 1);
+        assert_eq!(cinder::quota(&database.url(), "check"), [] as [String; 0], "{}", engine.name());
+    }
+}
+
 /// Backups in all statuses, in chains with wrong counters, in three projects with wrong quotas.
 #[test]
 fn after_deletions_quotas_and_counters_neither_cinder_nor_a_scan_finds_anything() {
