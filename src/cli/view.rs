@@ -10,6 +10,7 @@ use crate::plan::Unit;
 use crate::report::grid::Column;
 use crate::spool::Spool;
 use crate::verify::orphans::OrphanCount;
+use crate::verify::rescue::{LostBackup, Parent};
 use crate::workflow::{LeftAlone, Refused};
 
 pub const FINDINGS: &[Column<Finding>] = &[
@@ -76,6 +77,28 @@ pub const ORPHANS: &[Column<OrphanCount>] = &[
     ("Bytes", |count| count.totals.bytes.into()),
     ("Oldest", |count| count.totals.oldest_at.map(stamp).into()),
     ("Newest", |count| count.totals.newest_at.map(stamp).into()),
+];
+
+/// What the database lost.
+pub const LOST: &[Column<LostBackup>] = &[
+    ("ID", |backup| backup.id.as_str().into()),
+    ("Name", |backup| backup.name.as_deref().into()),
+    ("Project ID", |backup| backup.project_id.as_deref().into()),
+    ("Volume ID", |backup| backup.volume_id.as_deref().into()),
+    ("Parent ID", |backup| backup.parent_id.as_deref().into()),
+    ("Parent", |backup| {
+        let parent = backup.parent.map(|parent| match parent {
+            Parent::Lost => "lost",
+            Parent::Live => "live",
+            Parent::Missing => "missing",
+        });
+        parent.into()
+    }),
+    ("Size", |backup| backup.size.and_then(|size| u64::try_from(size).ok()).into()),
+    ("Created At", |backup| backup.created_at.as_deref().into()),
+    ("Verdict", |backup| backup.verdict.map(|verdict| verdict.to_string()).into()),
+    ("Importable", |backup| if backup.is_importable() { "yes" } else { "no" }.into()),
+    ("Unknown", |backup| backup.remarkable().collect::<Vec<_>>().join(", ").into()),
 ];
 
 pub const SCRUB_FAILURES: &[Column<Failure>] = &[

@@ -48,6 +48,19 @@ impl Driver {
         class.is_none_or(|class| class == its_class).then_some(driver)
     }
 
+    /// The class path that Cinder itself writes into `backups.service` since Queens.
+    pub fn class_path(self) -> &'static str {
+        match self {
+            Self::Posix => "cinder.backup.drivers.posix.PosixBackupDriver",
+            Self::Nfs => "cinder.backup.drivers.nfs.NFSBackupDriver",
+            Self::GlusterFs => "cinder.backup.drivers.glusterfs.GlusterfsBackupDriver",
+            Self::Swift => "cinder.backup.drivers.swift.SwiftBackupDriver",
+            Self::S3 => "cinder.backup.drivers.s3.S3BackupDriver",
+            Self::Gcs => "cinder.backup.drivers.gcs.GoogleBackupDriver",
+            Self::Ceph => "cinder.backup.drivers.ceph.CephBackupDriver",
+        }
+    }
+
     /// Cinder's default for the size of an object, in bytes; `None` for Ceph, where a backup is an image.
     ///
     /// Source: `backup_file_size`, `backup_swift_object_size`, `backup_s3_object_size` and `backup_gcs_object_size` in
@@ -90,6 +103,7 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(Driver::of_service(service), driver, "{service}");
+            assert!(driver.is_none_or(|driver| Driver::of_service(driver.class_path()) == Some(driver)), "{service}");
         }
     }
 }

@@ -6,6 +6,8 @@
 use std::io::Read;
 use std::ops::ControlFlow;
 
+use serde::Deserialize;
+
 use super::FormatError;
 use super::json::{Json, LONGEST};
 use crate::domain::hex;
@@ -126,6 +128,76 @@ pub fn read(reader: impl Read, each: &mut dyn FnMut(ObjectEntry) -> ControlFlow<
         parent_id: parent_id.flatten(),
         created_at: created_at.flatten(),
         volume_meta_problem: volume_meta.and_then(|text| volume_meta_problem(text.as_bytes())),
+    })
+}
+
+/// What the file says of a backup beside its objects: what a record for an import needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Description {
+    /// `display_name` when the backup was made. Hostile text, like all values.
+    pub name: Option<String>,
+    /// `display_description` when the backup was made.
+    pub description: Option<String>,
+    /// The parent of an increment.
+    pub parent_id: Option<String>,
+    /// Creation time of the row in the format of a Python datetime; may be "None".
+    pub created_at: Option<String>,
+    /// The volume; `None` if `volume_meta` does not describe it.
+    pub volume: Option<VolumeFacts>,
+}
+
+/// The volume as `volume_meta` describes it. The driver reads it at the end of the backup.
+///
+/// Source: `cinder/backup/driver.py` (`_save_vol_base_meta`): the columns of the row in `volumes`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+pub struct VolumeFacts {
+    /// GiB.
+    pub size: Option<i64>,
+    /// The owner of the volume.
+    pub project_id: Option<String>,
+    /// The type of the volume.
+    pub volume_type_id: Option<String>,
+    /// The key of an encrypted volume. The backup has a copy of the key, with another id.
+    pub encryption_key_id: Option<String>,
+}
+
+/// The part of `volume_meta` with the columns.
+#[derive(Deserialize)]
+struct VolumeMeta {
+    #[serde(rename = "volume-base-metadata")]
+    base: VolumeFacts,
+}
+
+/// Reads the description and skips the objects. Unlike [`read`] it refuses a name that is not valid Unicode.
+///
+/// # Errors
+/// As for [`read`].
+pub fn describe(reader: impl Read) -> Result<Description, FormatError> {
+    let mut json = Json::new(reader);
+    let (mut name, mut description, mut parent_id, mut created_at, mut volume_meta) = (None, None, None, None, None);
+    let mut members = json.object("an object")?;
+    while let Some(key) = json.key(&mut members)? {
+        let (value, longest) = match key.as_str() {
+            "backup_name" => (&mut name, LONGEST),
+            "backup_description" => (&mut description, LONGEST),
+            "parent_id" => (&mut parent_id, LONGEST),
+            "created_at" => (&mut created_at, LONGEST),
+            "volume_meta" => (&mut volume_meta, LONGEST_META),
+            _ => {
+                json.skip()?;
+                continue;
+            }
+        };
+        json.once(&key, value, |json| json.text_or_null("a text or null", longest))?;
+    }
+    json.end()?;
+    let volume_meta: Option<String> = volume_meta.flatten();
+    Ok(Description {
+        name: name.flatten(),
+        description: description.flatten(),
+        parent_id: parent_id.flatten(),
+        created_at: created_at.flatten(),
+        volume: volume_meta.and_then(|text| Some(serde_json::from_str::<VolumeMeta>(&text).ok()?.base)),
     })
 }
 

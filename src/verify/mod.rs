@@ -15,6 +15,7 @@ pub(crate) mod partial;
 mod precheck;
 mod ranges;
 pub mod removal;
+pub mod rescue;
 mod run;
 mod stored_results;
 mod target;

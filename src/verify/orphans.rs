@@ -26,7 +26,7 @@ codes! {
         "Remove the objects once you are sure that no other cloud uses this storage.";
     NoRow = "no-row",
         "The database has no row of the backup, but the backup on the storage is finished. The row may be lost, or in another cloud.",
-        "Find out which cloud it belongs to. Import it with `cinder backup-import` if it is needed; otherwise remove it.";
+        "Find out which cloud it belongs to. If it is needed, import it: `rescue` makes the record for `cinder backup-import`. Otherwise remove it.";
     NothingStored = "nothing-stored",
         "A live row names a place on the storage, but nothing of the backup is there. The backup cannot be restored.",
         "Look for the objects elsewhere. If they are gone, delete the backup with `openstack volume backup delete`.";

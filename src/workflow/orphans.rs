@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use self::commands::Script;
 use super::check::STOPPED_BY_ERROR;
 use super::scan_stream::unwritable;
+use super::script::Script;
 use super::{Database, Error, MAX_RUNTIME, Observer, Result, StorageSettings, Stores, WorkEvent, reading};
 use crate::config::{Origin, StorageOptions};
 use crate::db::{DbError, ID_BATCH};
@@ -36,13 +36,13 @@ use crate::verify::orphans::{
 };
 
 /// How often a walk checks whether it has to end.
-const POLL: Duration = Duration::from_millis(100);
+pub(super) const POLL: Duration = Duration::from_millis(100);
 /// How many backups are compared with the database at a time.
 const PORTION: usize = 5 * ID_BATCH;
 /// After how many objects with unknown names a position is written, too.
 const UNKNOWN_PORTION: u64 = 100_000;
 
-type StorageResult<T> = std::result::Result<T, StorageError>;
+pub(super) type StorageResult<T> = std::result::Result<T, StorageError>;
 
 /// Why a back end was not walked to its end.
 enum WalkError {
@@ -241,10 +241,10 @@ impl Output<'_> {
 }
 
 /// The parts of a listing that runs on its own thread. The channel is closed at the end of the listing.
-type Parts<T> = Receiver<StorageResult<T>>;
+pub(super) type Parts<T> = Receiver<StorageResult<T>>;
 
 /// Starts a listing on its own thread, which is abandoned if the storage does not answer.
-fn start<T: Send + 'static>(
+pub(super) fn start<T: Send + 'static>(
     list: impl FnOnce(&mut dyn FnMut(T) -> StorageResult<()>) -> StorageResult<()> + Send + 'static,
 ) -> Result<Parts<T>> {
     let (sender, parts) = mpsc::sync_channel(PORTION);

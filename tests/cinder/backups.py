@@ -1,19 +1,20 @@
 """Creates, restores and deletes backups with Cinder's real drivers, and kills itself at given points.
 
 The input is a file of jobs (JSON, a list), the output one JSON line for each job, in order. BackupManager's create_backup,
-continue_backup, restore_backup and delete_backup are real, and so are the driver and the database. The API and the scheduler
+continue_backup, restore_backup, delete_backup, export_record and import_record are real, and so are the driver and the database. The API and the scheduler
 are not (this program writes their rows), nor are the message bus and cinder-volume: a volume is a file.
 
 Every job runs in its own process, forked from one with all imports, and kills itself with SIGKILL at the point of `die`. Its
 rows then remain as a real cinder-backup would leave them. Keys of a job:
 
-op        backup, restore or delete
+op        backup, restore, delete, export or import
 name      for later jobs, which may use `@name` as the id of this backup
 driver    the class path (`backup_driver`)
 options   of cinder.conf's [DEFAULT], by name
 context   user_id, project_id, auth_token, service_catalog of the request
 host      the host of cinder-backup
-backup:   volume {id, size, status}, created if it does not exist; file, its data; parent, an id; display_name; die:
+backup:   volume {id, size, status, encryption_key_id}, created if it does not exist; file, its data; parent, an id; display_name and
+          display_description; die:
             container, prefix     after that column was written
             objects:N             after the N-th object
             half:N, half:sha256file, half:metadata   with half of it written, or nothing if the store has only whole objects
@@ -22,8 +23,10 @@ backup:   volume {id, size, status}, created if it does not exist; file, its dat
             volume                after the volume's row, before the backup's
 restore:  backup, an id; file, for the data of the volume; new, whether the volume is new
 delete:   backup, an id
+export:   backup, an id
+import:   backup_service, backup_url
 
-A line of output: op, name, outcome (done, failed, killed), error, seconds, backup and volume (their rows, or null).
+A line of output: op, name, outcome (done, failed, killed), error, seconds, backup and volume (their rows, or null), record (of an export).
 """
 
 import argparse
@@ -34,6 +37,7 @@ import signal
 import sys
 import time
 import traceback
+import uuid
 from unittest import mock
 
 GOOGLE = 'https://storage.googleapis.com/'
@@ -214,7 +218,7 @@ class Worker:
         if 'die' in job:
             die_at(job['die'], driver, manager.BackupManager)
 
-    def volume(self, id, size, status):
+    def volume(self, id, size, status, encryption_key_id=None):
         from cinder import exception
         from cinder.db import api as db
 
@@ -231,6 +235,7 @@ class Worker:
                 'host': 'ctl1@disks#pool',
                 'availability_zone': 'nova',
                 'display_name': 'a volume',
+                'encryption_key_id': encryption_key_id,
                 'volume_type_id': db.volume_type_get_by_name(self.context, '__DEFAULT__')['id'],
             }
             return db.volume_create(self.context, values)
@@ -240,13 +245,14 @@ class Worker:
         from cinder.db import api as db
 
         wanted = self.job['volume']
-        volume = self.volume(wanted['id'], wanted['size'], wanted.get('status', 'available'))
+        volume = self.volume(wanted['id'], wanted['size'], wanted.get('status', 'available'), wanted.get('encryption_key_id'))
         db.volume_update(self.context, volume['id'], {'status': 'backing-up', 'previous_status': volume['status']})
         backup = objects.Backup(
             context=self.context,
             user_id=self.context.user_id,
             project_id=self.context.project_id,
             display_name=self.job.get('display_name'),
+            display_description=self.job.get('display_description'),
             volume_id=volume['id'],
             status='creating',
             container=self.job.get('container'),
@@ -281,6 +287,21 @@ class Worker:
         backup.status = 'deleting'
         backup.save()
         self.manager.delete_backup(self.context, backup)
+
+    def export(self):
+        from cinder import objects
+
+        backup = objects.Backup.get_by_id(self.context, self.job['backup'])
+        self.tell({'id': backup.id, 'volume_id': backup.volume_id})
+        self.tell({'record': self.manager.export_record(self.context, backup)})
+
+    def import_(self):
+        from cinder.backup import api
+
+        service, url = self.job['backup_service'], self.job['backup_url']
+        backup = api.API()._get_import_backup(self.context, url)
+        self.tell({'id': backup.id})
+        self.manager.import_record(self.context, backup, service, url, [])
 
 
 def rows(told):
@@ -361,6 +382,9 @@ def main():
         mock.patch('cinder.volume.rpcapi.VolumeAPI', VolumeAPI),
         mock.patch('cinder.scheduler.rpcapi.SchedulerAPI'),
         mock.patch('cinder.message.api.API'),
+        # There is no key manager: a copy of a key is only another id.
+        mock.patch('cinder.backup.manager.key_manager'),
+        mock.patch('cinder.volume.volume_utils.clone_encryption_key', lambda *args: str(uuid.uuid4())),
         mock.patch('cinder.volume.volume_utils.notify_about_backup_usage'),
         mock.patch('cinder.volume.volume_utils.brick_get_connector_properties', lambda *args, **kwargs: {}),
     ]
@@ -384,7 +408,7 @@ def main():
                 job[key] = ids[job[key][1:]]
 
         begun = time.monotonic()
-        told, status = forked(lambda tell: getattr(Worker(job, tell), job['op'])())
+        told, status = forked(lambda tell: getattr(Worker(job, tell), {'import': 'import_'}.get(job['op'], job['op']))())
         seconds = time.monotonic() - begun
         if 'name' in job and 'id' in told:
             ids[job['name']] = told['id']
@@ -397,6 +421,7 @@ def main():
             'seconds': round(seconds, 3),
             'backup': found.get('backup'),
             'volume': found.get('volume'),
+            'record': told.get('record'),
         }
         print(json.dumps(line), flush=True)
 

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use crate::cinder::program;
+use crate::cinder::{self, program};
 use crate::database::Database;
 use crate::schemas::{Columns, fresh, scratch};
 use crate::servers::{self, Process, gcs, keystone, new_dir, root, run, swift};
@@ -218,6 +218,27 @@ impl Job {
         Self::new("delete", store).set("backup", json!(format!("@{name}")))
     }
 
+    /// Exports a backup.
+    pub fn export(store: &Store, id: &str) -> Self {
+        Self::new("export", store).set("backup", json!(id))
+    }
+
+    /// Imports a backup with the arguments of `cinder backup-import`.
+    pub fn import(store: &Store, service: &str, url: &str) -> Self {
+        Self::new("import", store).set("backup_service", json!(service)).set("backup_url", json!(url))
+    }
+
+    /// With this name and description of the backup.
+    pub fn described(self, name: &str, description: &str) -> Self {
+        self.set("display_name", json!(name)).set("display_description", json!(description))
+    }
+
+    /// Of an encrypted volume.
+    pub fn encrypted(mut self, key: &str) -> Self {
+        self.fields["volume"]["encryption_key_id"] = json!(key);
+        self
+    }
+
     fn set(mut self, key: &str, value: Value) -> Self {
         self.fields.insert(key.to_owned(), value);
         self
@@ -226,6 +247,11 @@ impl Job {
     /// As an increment of the backup of this name.
     pub fn on(self, parent: &str) -> Self {
         self.set("parent", json!(format!("@{parent}")))
+    }
+
+    /// As an increment of the backup with this id.
+    pub fn on_id(self, parent: &str) -> Self {
+        self.set("parent", json!(parent))
     }
 
     /// Killed at this point.
@@ -267,6 +293,8 @@ pub struct Done {
     pub backup: Value,
     /// The volume's row: the one that was backed up or restored into.
     pub volume: Value,
+    /// What an export returned: `backup_service` and `backup_url`.
+    pub record: Value,
     /// How long it took.
     pub seconds: f64,
 }
@@ -309,6 +337,12 @@ impl RealBackups {
         Self { database: fresh(Engine::Sqlite, Columns::Full), dir: scratch("backups"), volumes: new_dir(volumes(), "data") }
     }
 
+    /// Loses the database: makes an empty one with `cinder-manage db sync`.
+    pub fn lose_database(&mut self) {
+        self.database = Database::empty(Engine::Sqlite, None);
+        cinder::sync(&self.database.url());
+    }
+
     /// A path in its folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -348,6 +382,7 @@ fn done(line: &str) -> Done {
         error: value["error"].as_str().map(str::to_owned),
         backup: value["backup"].clone(),
         volume: value["volume"].clone(),
+        record: value["record"].clone(),
         seconds: value["seconds"].as_f64().expect("a duration"),
     }
 }

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod history;
 pub mod plan;
 pub mod repair;
+pub mod rescue;
 pub mod scan;
 pub mod scrub;
 pub mod undo;
@@ -46,6 +47,8 @@ pub enum Command {
     Repair(repair::RepairArgs),
     /// Restore the rows that a run changed, unless they were changed since
     Undo(undo::UndoArgs),
+    /// Find backups on the storage that the database lost, and print what an import needs; changes nothing
+    Rescue(rescue::RescueArgs),
     /// Verify all restore points in turn, and record each result in a ledger
     Scrub(scrub::ScrubArgs),
     /// Read the audit log: what was changed, by whom, and how it ended
@@ -63,7 +66,7 @@ pub enum Command {
 impl Command {
     /// Whether the command can write its result as JSON lines.
     fn has_stream(&self) -> bool {
-        matches!(self, Self::Scan(_) | Self::Check(_) | Self::Plan(_) | Self::Apply(_) | Self::Repair(_) | Self::Undo(_))
+        matches!(self, Self::Scan(_) | Self::Check(_) | Self::Plan(_) | Self::Apply(_) | Self::Repair(_) | Self::Undo(_) | Self::Rescue(_))
     }
 }
 
@@ -92,6 +95,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
         Command::Apply(args) => apply::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Undo(args) => undo::run(context, args),
+        Command::Rescue(args) => rescue::run(context, args),
         Command::Scrub(args) => scrub::run(context, args),
         Command::History(args) => history::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),

@@ -4,8 +4,6 @@
 //! older than a day.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt::Display;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -19,17 +17,13 @@ use crate::domain::text::count;
 use crate::domain::time::stamp;
 use crate::domain::{CodeSet, Driver, StorageRow};
 use crate::format::names::Prefix;
-use crate::report::safe;
 use crate::scan::CompactIds;
 use crate::spool::Spool;
 use crate::storage::{ObjectStore, StorageError};
 use crate::verify::ceph::{backup_of_meta, backup_of_snapshot};
 use crate::verify::orphans::{ObjectGroup, ObjectTotals, Orphan, OrphanHead, OrphanKind, judge};
 use crate::verify::removal::{NAMES_OF_COMMAND, Removal};
-use crate::workflow::Error;
-
-/// How long the script may be run, in seconds.
-const LONGEST: i64 = 86_400;
+use crate::workflow::script::Script;
 
 /// The client of S3 ends without an error even if the server refuses to remove some of the objects. It only prints them.
 const AWS: &str = "aws() {
@@ -48,39 +42,19 @@ struct Present {
     removal: Removal,
 }
 
-/// The script that is written.
-pub(super) struct Script<'o>(pub &'o mut dyn Write);
-
-impl Script<'_> {
-    fn line(&mut self, line: impl Display) -> Result<()> {
-        writeln!(self.0, "{line}").map_err(|error| Error::Write("the commands".to_owned(), error))
-    }
-
-    /// A comment of one line. No character of the text can end the line.
-    fn comment(&mut self, text: &str) -> Result<()> {
-        self.line(format!("# {}", safe::terminal(text)).trim_end())
-    }
-
-    fn header(&mut self, head: &OrphanHead) -> Result<()> {
-        let now = Timestamp::now();
-        self.line("#!/bin/sh")?;
-        for line in [
-            &format!("Commands that remove what no live backup needs, written by {} at {}.", head.program, stamp(now)),
+fn begin(script: &mut Script<'_>, head: &OrphanHead) -> Result<()> {
+    script.begin(
+        &[
+            &format!("Commands that remove what no live backup needs, written by {} at {}.", head.program, stamp(Timestamp::now())),
             &format!("Database: {}", head.database),
             "Nothing was removed yet. Read each command and the comment before it, then run: sh THIS-FILE",
             "Some commands are comments: those of finished backups without a row, of half backups on the same storage, and of rows that Cinder",
             "did not delete. Import such a backup with `cinder backup-import`, or make sure that nobody needs it, above all no other cloud that",
             "uses this storage, and remove the comment sign.",
             "The commands need the environment of their tools, with an account that may remove objects.",
-        ] {
-            self.comment(line)?;
-        }
-        self.line(format_args!(
-            "age=$(($(date +%s) - {})) || exit 1\nif [ \"$age\" -lt 0 ] || [ \"$age\" -gt {LONGEST} ]; then\n    \
-             echo 'this list is older than a day, or the clock is wrong: run check --orphans again' >&2\n    exit 1\nfi\nfailed=0",
-            now.as_second()
-        ))
-    }
+        ],
+        "check --orphans",
+    )
 }
 
 /// Says in one line what was found.
@@ -171,7 +145,7 @@ impl Walk<'_, '_> {
 
     /// Writes the script.
     pub(super) fn write_commands(&mut self, mut script: Script<'_>, orphans: &Spool<Orphan>, head: &OrphanHead) -> Result<()> {
-        script.header(head)?;
+        begin(&mut script, head)?;
         let needs = self.needs(orphans)?;
         if needs.uses_aws {
             script.line(AWS)?;
@@ -191,7 +165,7 @@ impl Walk<'_, '_> {
             }
             place += PORTION;
         }
-        script.line("\nexit \"$failed\"")
+        script.end()
     }
 
     /// Writes the commands for an orphan, or returns why it gets none.
