@@ -10,6 +10,7 @@ UPDATE backups
    AND deleted = ?
    AND status <=> ?
    AND host <=> ?
+   AND availability_zone <=> ?
    AND service <=> ?
    AND volume_id <=> ?
    AND size <=> ?

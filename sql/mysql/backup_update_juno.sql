@@ -12,6 +12,7 @@ UPDATE backups
    AND deleted = 0
    AND status <=> ?
    AND host <=> ?
+   AND availability_zone <=> ?
    AND service <=> ?
    AND volume_id <=> ?
    AND size <=> ?

@@ -1,5 +1,5 @@
 -- backups_by_ids_juno: reads live backups by a list of primary keys (Icehouse, Juno and Kilo).
-SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
+SELECT id, status, host, availability_zone, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason, CAST(created_at AS CHAR) AS created_at, CAST(updated_at AS CHAR) AS updated_at,
        NULL AS parent_id, NULL AS temp_volume_id, NULL AS temp_snapshot_id, NULL AS num_dependent_backups,
        NULL AS snapshot_id, NULL AS restore_volume_id

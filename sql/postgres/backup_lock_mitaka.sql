@@ -1,6 +1,6 @@
 -- backup_lock_mitaka: locks one backup until the transaction ends, and reads it, whether or not it is deleted (Mitaka and later).
 -- FOR UPDATE reads the newest committed row.
-SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
+SELECT id, status, host, availability_zone, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

@@ -12,11 +12,12 @@ UPDATE backups
    AND deleted = FALSE
    AND status IS NOT DISTINCT FROM CAST($7 AS text)
    AND host IS NOT DISTINCT FROM CAST($8 AS text)
-   AND service IS NOT DISTINCT FROM CAST($9 AS text)
-   AND volume_id IS NOT DISTINCT FROM CAST($10 AS text)
-   AND size IS NOT DISTINCT FROM CAST($11 AS bigint)
-   AND object_count IS NOT DISTINCT FROM CAST($12 AS bigint)
-   AND container IS NOT DISTINCT FROM CAST($13 AS text)
-   AND service_metadata IS NOT DISTINCT FROM CAST($14 AS text)
-   AND fail_reason IS NOT DISTINCT FROM CAST($15 AS text)
-   AND updated_at IS NOT DISTINCT FROM CAST($16 AS timestamp);
+   AND availability_zone IS NOT DISTINCT FROM CAST($9 AS text)
+   AND service IS NOT DISTINCT FROM CAST($10 AS text)
+   AND volume_id IS NOT DISTINCT FROM CAST($11 AS text)
+   AND size IS NOT DISTINCT FROM CAST($12 AS bigint)
+   AND object_count IS NOT DISTINCT FROM CAST($13 AS bigint)
+   AND container IS NOT DISTINCT FROM CAST($14 AS text)
+   AND service_metadata IS NOT DISTINCT FROM CAST($15 AS text)
+   AND fail_reason IS NOT DISTINCT FROM CAST($16 AS text)
+   AND updated_at IS NOT DISTINCT FROM CAST($17 AS timestamp);

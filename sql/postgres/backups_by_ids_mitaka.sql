@@ -1,5 +1,5 @@
 -- backups_by_ids_mitaka: reads live backups by a list of primary keys (Mitaka and later).
-SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
+SELECT id, status, host, availability_zone, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason,
        CASE WHEN created_at >= '0001-01-01' AND isfinite(created_at)
             THEN to_char(created_at, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST(created_at AS text) END AS created_at,

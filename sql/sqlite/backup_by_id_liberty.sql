@@ -1,5 +1,5 @@
 -- backup_by_id_liberty: reads one live backup by primary key without a lock, for dry runs and to check the result (Liberty).
-SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
+SELECT id, status, host, availability_zone, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason, created_at, updated_at, parent_id, temp_volume_id, temp_snapshot_id,
        num_dependent_backups, NULL AS snapshot_id, NULL AS restore_volume_id
   FROM backups

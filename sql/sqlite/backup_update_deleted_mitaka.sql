@@ -9,17 +9,18 @@ UPDATE backups
    AND deleted = ?5
    AND status IS ?6
    AND host IS ?7
-   AND service IS ?8
-   AND volume_id IS ?9
-   AND size IS ?10
-   AND object_count IS ?11
-   AND container IS ?12
-   AND service_metadata IS ?13
-   AND fail_reason IS ?14
-   AND updated_at IS ?15
-   AND parent_id IS ?16
-   AND temp_volume_id IS ?17
-   AND temp_snapshot_id IS ?18
-   AND num_dependent_backups IS ?19
-   AND snapshot_id IS ?20
-   AND restore_volume_id IS ?21;
+   AND availability_zone IS ?8
+   AND service IS ?9
+   AND volume_id IS ?10
+   AND size IS ?11
+   AND object_count IS ?12
+   AND container IS ?13
+   AND service_metadata IS ?14
+   AND fail_reason IS ?15
+   AND updated_at IS ?16
+   AND parent_id IS ?17
+   AND temp_volume_id IS ?18
+   AND temp_snapshot_id IS ?19
+   AND num_dependent_backups IS ?20
+   AND snapshot_id IS ?21
+   AND restore_volume_id IS ?22;

@@ -12,11 +12,12 @@ UPDATE backups
    AND deleted = 0
    AND status IS ?7
    AND host IS ?8
-   AND service IS ?9
-   AND volume_id IS ?10
-   AND size IS ?11
-   AND object_count IS ?12
-   AND container IS ?13
-   AND service_metadata IS ?14
-   AND fail_reason IS ?15
-   AND updated_at IS ?16;
+   AND availability_zone IS ?9
+   AND service IS ?10
+   AND volume_id IS ?11
+   AND size IS ?12
+   AND object_count IS ?13
+   AND container IS ?14
+   AND service_metadata IS ?15
+   AND fail_reason IS ?16
+   AND updated_at IS ?17;

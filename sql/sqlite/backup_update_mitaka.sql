@@ -13,17 +13,18 @@ UPDATE backups
    AND deleted = 0
    AND status IS ?8
    AND host IS ?9
-   AND service IS ?10
-   AND volume_id IS ?11
-   AND size IS ?12
-   AND object_count IS ?13
-   AND container IS ?14
-   AND service_metadata IS ?15
-   AND fail_reason IS ?16
-   AND updated_at IS ?17
-   AND parent_id IS ?18
-   AND temp_volume_id IS ?19
-   AND temp_snapshot_id IS ?20
-   AND num_dependent_backups IS ?21
-   AND snapshot_id IS ?22
-   AND restore_volume_id IS ?23;
+   AND availability_zone IS ?10
+   AND service IS ?11
+   AND volume_id IS ?12
+   AND size IS ?13
+   AND object_count IS ?14
+   AND container IS ?15
+   AND service_metadata IS ?16
+   AND fail_reason IS ?17
+   AND updated_at IS ?18
+   AND parent_id IS ?19
+   AND temp_volume_id IS ?20
+   AND temp_snapshot_id IS ?21
+   AND num_dependent_backups IS ?22
+   AND snapshot_id IS ?23
+   AND restore_volume_id IS ?24;

@@ -1,6 +1,6 @@
 -- backups_by_ids_juno: reads live backups by a list of primary keys (Icehouse, Juno and Kilo).
 -- The + keeps SQLite from using the index on deleted and project, through which each list would read all live rows.
-SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
+SELECT id, status, host, availability_zone, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason, created_at, updated_at, NULL AS parent_id, NULL AS temp_volume_id,
        NULL AS temp_snapshot_id, NULL AS num_dependent_backups, NULL AS snapshot_id, NULL AS restore_volume_id
   FROM backups

@@ -1,6 +1,6 @@
 -- backups_by_ids_mitaka: reads live backups by a list of primary keys (Mitaka and later).
 -- The + keeps SQLite from using the index on deleted and project, through which each list would read all live rows.
-SELECT id, status, host, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
+SELECT id, status, host, availability_zone, service, volume_id, display_name, project_id, size, object_count, container, service_metadata,
        fail_reason, created_at, updated_at, parent_id, temp_volume_id, temp_snapshot_id,
        num_dependent_backups, snapshot_id, restore_volume_id
   FROM backups

@@ -180,7 +180,7 @@ mod tests {
             created_at: Some("2026-11-22 00:00:00".into()),
             updated_at: Some("2026-11-22 12:00:00".into()),
             report_count: Some(count),
-            deleted: false,
+            ..ServiceRow::default()
         };
         let services = Services::new(&[row("seldom", 145), row("often", 4_321), row("once", 1)]);
         let mut plan = a_plan(Vec::new(), AssumeDead::None);

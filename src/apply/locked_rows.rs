@@ -67,6 +67,8 @@ impl LockedRows {
         for row in self.backups.values_mut() {
             let Some(image) = of(Table::Backups, &row.id) else { continue };
             row.status = text(image, "status");
+            row.host = text(image, "host");
+            row.availability_zone = text(image, "availability_zone");
             row.service_metadata = text(image, "service_metadata");
             row.fail_reason = text(image, "fail_reason");
             row.size = image.value("size").as_integer();

@@ -4,7 +4,7 @@
 
 use super::locked_rows::LockedFacts;
 use super::written::Written;
-use crate::domain::decide;
+use crate::domain::decide::{self, RehostCase};
 use crate::domain::{Change, CheckResult, Finding, FindingKind, Image, Moved, Policy, Situation, Table, Value};
 use crate::plan::Unit;
 use crate::scan::{backup_case, counter_case, snapshot_case, volume_case};
@@ -43,6 +43,11 @@ pub fn decide_again(facts: &LockedFacts<'_>, check: Option<&CheckResult>, situat
             decide::snapshot(&snapshot_case(snapshot, facts, situation.columns), situation, policy)
         }
         FindingKind::Project => decide::quota(&facts.quota_case(), situation),
+        // The plan has settled what the drivers are.
+        FindingKind::Host => {
+            let backup = facts.rows.backup(&unit.id).cloned()?;
+            decide::rehost(&RehostCase { backup, service: None, check: None }, situation, policy)
+        }
     }
 }
 

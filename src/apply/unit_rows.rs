@@ -64,6 +64,7 @@ impl UnitRows {
                 rows.backups.extend(ids(explainers(census, &volume, columns)));
             }
             FindingKind::Snapshot => rows.backups.extend(ids(snapshot_explainers(census, &unit.id))),
+            FindingKind::Host => {}
             // Also those whose numbers are right: without one of them under lock, Cinder could make a reservation.
             FindingKind::Project => {
                 let quotas = census.quotas.get(&unit.id).into_iter().flatten();

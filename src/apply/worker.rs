@@ -285,7 +285,7 @@ impl Worker<'_> {
         let check = plan.check_of(unit);
         let host = match unit.kind {
             FindingKind::Backup => facts.rows.backup(&unit.id).and_then(host_at_work),
-            FindingKind::Volume | FindingKind::Snapshot | FindingKind::Project => unit.host.as_deref(),
+            FindingKind::Volume | FindingKind::Snapshot | FindingKind::Project | FindingKind::Host => unit.host.as_deref(),
         };
         let silent = host.filter(|_| depends_on_silence(unit, check, &plan.policy));
         if let Some(why) = silent.and_then(|host| heartbeat_since_plan(plan, host, situation)) {

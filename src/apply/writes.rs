@@ -25,20 +25,41 @@ impl Write {
 }
 
 const BACKUP_SETS: &[&str] = &["status", "size", "object_count", "service_metadata", "fail_reason"];
-const BACKUP_GUARDS: &[&str] =
-    &["status", "host", "service", "volume_id", "size", "object_count", "container", "service_metadata", "fail_reason", "updated_at"];
+const BACKUP_GUARDS: &[&str] = &[
+    "status",
+    "host",
+    "availability_zone",
+    "service",
+    "volume_id",
+    "size",
+    "object_count",
+    "container",
+    "service_metadata",
+    "fail_reason",
+    "updated_at",
+];
 const LIBERTY_GUARDS: &[&str] = &["parent_id", "temp_volume_id", "temp_snapshot_id", "num_dependent_backups"];
 const MITAKA_GUARDS: &[&str] = &["snapshot_id", "restore_volume_id"];
 
 /// The UPDATE that makes `changes` (those of this row) to a row that is as `now` shows it. `deleted_at` is the time of a
 /// deletion; without it, the database takes its own clock.
 pub fn update(columns: ColumnSet, now: &Image, changes: &[&Change], deleted_at: Option<&str>) -> Write {
+    let is_changed = |column: &str| changes.iter().any(|change| change.column == column);
     let (statement, sets, guards): (&'static Statement, Vec<&'static str>, Vec<&'static str>) = match (now.table, columns) {
+        // A statement of its own, because it needs privileges that other repairs do not need.
+        (Table::Backups, _) if is_changed("host") => {
+            let (statement, more): (_, &[&[&str]]) = match columns {
+                ColumnSet::Juno => (&sql::BACKUP_UPDATE_HOST_JUNO, &[]),
+                ColumnSet::Liberty => (&sql::BACKUP_UPDATE_HOST_LIBERTY, &[LIBERTY_GUARDS]),
+                ColumnSet::Mitaka => (&sql::BACKUP_UPDATE_HOST_MITAKA, &[LIBERTY_GUARDS, MITAKA_GUARDS]),
+            };
+            (statement, vec!["host", "availability_zone"], [&[BACKUP_GUARDS], more].concat().concat())
+        }
         (Table::Backups, ColumnSet::Juno) => (&sql::BACKUP_UPDATE_JUNO, BACKUP_SETS.to_vec(), BACKUP_GUARDS.to_vec()),
         (Table::Backups, ColumnSet::Liberty) => {
             (&sql::BACKUP_UPDATE_LIBERTY, [BACKUP_SETS, &["num_dependent_backups"]].concat(), [BACKUP_GUARDS, LIBERTY_GUARDS].concat())
         }
-        (Table::Backups, ColumnSet::Mitaka) if changes.iter().any(|change| change.column == "deleted") => (
+        (Table::Backups, ColumnSet::Mitaka) if is_changed("deleted") => (
             &sql::BACKUP_UPDATE_DELETED_MITAKA,
             vec!["status", "deleted", "deleted_at"],
             [&["deleted"], BACKUP_GUARDS, LIBERTY_GUARDS, MITAKA_GUARDS].concat(),

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::{Error, Result};
 use crate::config::DatabaseFlags;
 use crate::domain::time::seconds;
-use crate::domain::{AssumeDead, NULL, Policy, STATUSES, Selection, Thresholds};
+use crate::domain::{AssumeDead, NULL, NewHost, Policy, STATUSES, Selection, Thresholds};
 use crate::report::grid::OutputOptions;
 use crate::workflow::{Database, Wanted};
 
@@ -141,6 +141,9 @@ pub struct DecisionArgs {
     /// Also correct the quota usage of projects for backups, and end expired reservations for backups
     #[arg(long)]
     pub fix_quotas: bool,
+    /// Also move backups without an operation from hosts that have no living cinder-backup to this host
+    #[arg(long, value_name = "HOST")]
+    pub rehost: Option<String>,
 }
 
 impl SelectionArgs {
@@ -197,6 +200,8 @@ impl SelectionArgs {
             policy.no_quota = decision.no_quota;
             policy.fix_counters = decision.fix_counters;
             policy.fix_quotas = decision.fix_quotas;
+            let backup_driver = database.backup_driver.clone();
+            policy.rehost = decision.rehost.clone().map(|host| NewHost { host, backup_driver });
         }
         Ok(Wanted { selection, policy, may_be_empty: self.allow_empty })
     }

@@ -64,6 +64,7 @@ impl From<workflow::Error> for Error {
             Failed::Log(error) | Failed::NoLog(error) => Self { error: anyhow::anyhow!(text), ..error.into() },
             Failed::Unusable(problem) => Self::usage(problem),
             Failed::Unfit(problem, hint) => Self::usage(problem).hint(hint),
+            Failed::Unsafe(_) => Self::new(Exit::Safety, text),
             Failed::Running(problem) => Self::new(Exit::Lock, problem),
             Failed::Incomplete(problem, hint) => Self::new(Exit::Partial, problem).hint(hint),
             Failed::Edited(problem) => Self::new(Exit::Stale, problem),

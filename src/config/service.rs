@@ -1,4 +1,4 @@
-//! The settings in cinder.conf for the heartbeats of Cinder's services.
+//! The settings in cinder.conf for Cinder's services: their heartbeats, and the backup driver.
 
 use super::{CinderConf, ConfigError, Setting};
 
@@ -9,6 +9,8 @@ pub struct ServiceSettings {
     pub service_down_time: u64,
     /// Seconds between two heartbeats (10); 0 is no heartbeats.
     pub report_interval: u64,
+    /// The class of the backup driver, if it is set.
+    pub backup_driver: Option<String>,
 }
 
 impl ServiceSettings {
@@ -29,7 +31,8 @@ impl ServiceSettings {
                 "{origin}: service_down_time {down_time} is not above report_interval {interval}; {service_down_time} is used, as in Cinder"
             ));
         }
-        Ok(Self { service_down_time, report_interval: report_interval.value })
+        let backup_driver = cinder.get("DEFAULT", "backup_driver")?.map(|setting| setting.value).filter(|driver| !driver.is_empty());
+        Ok(Self { service_down_time, report_interval: report_interval.value, backup_driver })
     }
 }
 

@@ -87,6 +87,9 @@ statements! {
     BACKUP_METADATA_LOCK = "backup_metadata_lock";
     BACKUP_METADATA_UPDATE = "backup_metadata_update";
     BACKUP_UPDATE_DELETED_MITAKA = "backup_update_deleted_mitaka";
+    BACKUP_UPDATE_HOST_JUNO = "backup_update_host_juno";
+    BACKUP_UPDATE_HOST_LIBERTY = "backup_update_host_liberty";
+    BACKUP_UPDATE_HOST_MITAKA = "backup_update_host_mitaka";
     BACKUP_UPDATE_JUNO = "backup_update_juno";
     BACKUP_UPDATE_LIBERTY = "backup_update_liberty";
     BACKUP_UPDATE_MITAKA = "backup_update_mitaka";

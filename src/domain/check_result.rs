@@ -461,6 +461,7 @@ impl Backup {
             id: image.id.clone(),
             status: text("status"),
             host: text("host"),
+            availability_zone: text("availability_zone"),
             service: text("service"),
             volume_id: text("volume_id"),
             size: integer("size"),

@@ -61,6 +61,11 @@ impl Driver {
         }
     }
 
+    /// Whether two values of `backups.service` name one driver.
+    pub fn is_same(one: &str, other: &str) -> bool {
+        one == other || Self::of_service(one).is_some_and(|driver| Self::of_service(other) == Some(driver))
+    }
+
     /// Cinder's default for the size of an object, in bytes; `None` for Ceph, where a backup is an image.
     ///
     /// Source: `backup_file_size`, `backup_swift_object_size`, `backup_s3_object_size` and `backup_gcs_object_size` in

@@ -17,13 +17,15 @@ pub enum FindingKind {
     Snapshot,
     /// A project whose quota usage is wrong.
     Project,
+    /// The host of a backup that has no living cinder-backup.
+    Host,
 }
 
 impl FindingKind {
-    /// The table that such rows are in; of a project, that of its quota usages.
+    /// The table that such rows are in; of a project, that of its quota usages, and of a host that of its backup.
     pub fn table(self) -> Table {
         match self {
-            Self::Backup => Table::Backups,
+            Self::Backup | Self::Host => Table::Backups,
             Self::Volume => Table::Volumes,
             Self::Snapshot => Table::Snapshots,
             Self::Project => Table::QuotaUsages,

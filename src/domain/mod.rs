@@ -39,7 +39,7 @@ pub use finding::{Change, Need, Verdict};
 pub(crate) use finding::{Evidence, Finding, FindingKind, Proposal};
 pub use outcome::Outcome;
 pub(crate) use outcome::{Tally, UnitResult};
-pub use policy::{AssumeDead, Policy};
+pub use policy::{AssumeDead, NewHost, Policy};
 pub(crate) use policy::{Situation, Thresholds};
 pub use problem_code::ProblemCode;
 pub(crate) use rows::{Attachment, Moved};

@@ -75,11 +75,24 @@ pub struct Policy {
     /// `--fix-quotas`: correct quota usages too.
     #[serde(default, skip_serializing_if = "is_false")]
     pub fix_quotas: bool,
+    /// `--rehost`: where backups of hosts without a living cinder-backup go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehost: Option<NewHost>,
     /// `--evidence-max-age`: a check older than this, in seconds, does not count.
     #[serde(default = "a_day")]
     pub evidence_max_age_seconds: i64,
     /// `--status`: statuses that were asked for (`error`, `error_deleting`), beside those of a pending operation.
     pub asked: BTreeSet<String>,
+}
+
+/// The host that backups are moved to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewHost {
+    /// Its name, as its service row spells it.
+    pub host: String,
+    /// The `backup_driver` of the cinder.conf that was read, if it sets one.
+    pub backup_driver: Option<String>,
 }
 
 fn a_day() -> i64 {
@@ -102,6 +115,7 @@ impl Default for Policy {
             accept_quick: false,
             fix_counters: false,
             fix_quotas: false,
+            rehost: None,
             evidence_max_age_seconds: a_day(),
             asked: BTreeSet::new(),
         }

@@ -129,6 +129,8 @@ pub struct Backup {
     pub status: Option<String>,
     /// The host of the cinder-backup that works on it; NULL until the scheduler chose one.
     pub host: Option<String>,
+    /// The zone in which Cinder searches a cinder-backup for it; NULL for any zone.
+    pub availability_zone: Option<String>,
     /// Class (or, in old rows, module) of the driver; NULL until a driver starts.
     pub service: Option<String>,
     /// The volume that was backed up.
@@ -190,6 +192,7 @@ impl Backup {
             (Juno, "deleted", Value::Integer(self.deleted.into())),
             (Juno, "status", self.status.clone().into()),
             (Juno, "host", self.host.clone().into()),
+            (Juno, "availability_zone", self.availability_zone.clone().into()),
             (Juno, "service", self.service.clone().into()),
             (Juno, "volume_id", self.volume_id.clone().into()),
             (Juno, "size", self.size.into()),

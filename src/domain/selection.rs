@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Backup;
 use super::id::same;
-use super::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP};
+use super::status::{AVAILABLE, BACKING_UP, CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING, RESTORING_BACKUP, is_at_rest};
 
 /// The word for a status of NULL on the command line.
 pub const NULL: &str = "null";
@@ -94,6 +94,12 @@ impl Selection {
         (self.backups.is_empty() || self.names(backup))
             && (self.hosts.is_empty() || backup.host.as_ref().is_some_and(|host| self.hosts.contains(host)))
             && self.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
+    }
+
+    /// Whether the host of a backup is selected to be replaced: that of a backup without an operation.
+    pub fn takes_host_of(&self, backup: &Backup) -> bool {
+        let status = backup.status.as_deref().unwrap_or(NULL);
+        (self.statuses.is_empty() || self.statuses.contains(status)) && is_at_rest(backup.status.as_deref()) && self.takes_row(backup)
     }
 
     /// Whether the backup is named by its id or display name.

@@ -16,6 +16,10 @@ pub struct ServiceRow {
     pub created_at: Option<String>,
     /// The number of heartbeats since the row was made; `None` if the table has no such column.
     pub report_count: Option<i64>,
+    /// The zone whose backups Cinder sends to it.
+    pub availability_zone: Option<String>,
+    /// An operator disabled it, so Cinder sends it no work.
+    pub disabled: bool,
     /// The row was removed (`cinder-manage service remove`).
     pub deleted: bool,
 }
@@ -50,6 +54,9 @@ struct Beat {
     has_row: bool,
     /// The average number of seconds between two heartbeats, by the row with the latest one.
     interval: Option<i64>,
+    /// Of the row with the latest heartbeat that is not deleted.
+    zone: Option<String>,
+    disabled: bool,
 }
 
 /// The heartbeats of all hosts.
@@ -74,6 +81,9 @@ impl Services {
                 (beat.latest, beat.interval) = (time, average_interval(row));
             }
             beat.unreadable |= is_unreadable(text);
+            if !row.deleted && (!beat.has_row || time >= beat.latest) {
+                (beat.zone, beat.disabled) = (row.availability_zone.clone(), row.disabled);
+            }
             beat.has_row |= !row.deleted;
         }
         Self { beats }
@@ -110,6 +120,16 @@ impl Services {
     /// Whether a host has a live row, whatever its heartbeat.
     pub fn knows(&self, host: &str) -> bool {
         self.beats.get(&key(host)).is_some_and(|beat| beat.has_row)
+    }
+
+    /// The zone of a host that has a live row.
+    pub fn zone(&self, host: &str) -> Option<&str> {
+        self.beats.get(&key(host))?.zone.as_deref()
+    }
+
+    /// Whether an operator disabled the service on `host`.
+    pub fn is_disabled(&self, host: &str) -> bool {
+        self.beats.get(&key(host)).is_some_and(|beat| beat.disabled)
     }
 
     /// The hosts that have a live row, as it spells them.

@@ -25,6 +25,11 @@ pub const IN_USE: &str = "in-use";
 /// The volume id that an import carries until it is finished.
 pub const NO_VOLUME: &str = "00000000-0000-0000-0000-000000000000";
 
+/// Whether the status says that the last operation has ended, with the data as it should be or as it failed.
+pub fn is_at_rest(status: Option<&str>) -> bool {
+    matches!(status, Some(AVAILABLE | ERROR))
+}
+
 /// Whether the status says that an operation is running. A status of NULL counts, as the last operation is not known.
 pub fn is_active(status: Option<&str>) -> bool {
     matches!(status, Some(CREATING | RESTORING | DELETING) | None)

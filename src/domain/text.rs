@@ -1,6 +1,7 @@
 //! Text from a database or a storage, which is hostile.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 /// Whether a character is invisible, looks like another one, or changes the text around it.
@@ -28,6 +29,16 @@ pub fn is_hostile(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}'
             | '\u{1d173}'..='\u{1d17a}'
             | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// How many names a sentence lists.
+const LISTED: usize = 6;
+
+/// The first of some names, and how many more there are.
+pub fn list(names: &BTreeSet<&str>) -> String {
+    let shown: Vec<&str> = names.iter().copied().take(LISTED).collect();
+    let more = names.len() - shown.len();
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
 
 /// A numeral and its noun: `1 unit`, `12 units`.

@@ -57,6 +57,8 @@ fn allowed_forward(table: Table, column: &str, from: &Value, to: &Value) -> bool
         (_, "status") => is_status(from) && to.as_text().is_some_and(|to| STATUS.contains(&(table, from.as_text(), to))),
         (Table::Backups, "fail_reason") => to.as_text().is_some_and(|text| text.chars().count() <= 255),
         (Table::Backups, "service_metadata") => to.as_text().is_some(),
+        (Table::Backups, "host") => from.as_text().is_some() && to.as_text().is_some_and(|host| !host.trim().is_empty()),
+        (Table::Backups, "availability_zone") => *from == Value::Null && to.as_text().is_some(),
         (Table::Backups, "size") => *from == Value::Null && to.as_integer().is_some_and(|size| size >= 0),
         (Table::Backups | Table::BackupMetadata | Table::Reservations, "deleted") => (from, to) == (&Value::Integer(0), &Value::Integer(1)),
         (Table::QuotaUsages, "in_use" | "reserved") => to.as_integer().is_some_and(|count| count >= 0),
@@ -109,12 +111,29 @@ mod tests {
 
     #[test]
     fn moving_a_row_is_never_allowed() {
-        for column in ["deleted_at", "id", "host", "volume_id", "project_id", "container"] {
+        for column in ["deleted_at", "id", "volume_id", "project_id", "container"] {
             for table in [Table::Backups, Table::Volumes, Table::Snapshots, Table::BackupMetadata, Table::QuotaUsages, Table::Reservations]
             {
                 let change = change(table, column, Value::Integer(0), Value::Integer(1));
                 assert!(!is_allowed(&change, Direction::Forward) && !is_allowed(&change, Direction::Either), "{column}");
             }
+        }
+    }
+
+    #[test]
+    fn a_host_is_replaced_and_a_zone_only_added() {
+        let of = |column, from: Value, to: Value| change(Table::Backups, column, from, to);
+        for (change, forward, either) in [
+            (of("host", "ctl1".into(), "ctl2".into()), true, true),
+            (of("host", Value::Null, "ctl2".into()), false, false),
+            (of("host", "ctl1".into(), Value::Null), false, false),
+            (of("host", "ctl1".into(), " ".into()), false, true),
+            (of("availability_zone", Value::Null, "nova".into()), true, true),
+            (of("availability_zone", "nova".into(), Value::Null), false, true),
+            (of("availability_zone", "nova".into(), "az1".into()), false, false),
+            (Change { table: Table::Volumes, ..of("host", "a".into(), "b".into()) }, false, false),
+        ] {
+            assert_eq!((is_allowed(&change, Direction::Forward), is_allowed(&change, Direction::Either)), (forward, either), "{change:?}");
         }
     }
 

@@ -60,7 +60,8 @@ impl Unit {
     /// What it is about, for people: the kind, the id, and the name if it has one. Hostile text.
     pub fn title(&self) -> String {
         let name = self.name.as_deref().map(|name| format!(" {name:?}")).unwrap_or_default();
-        format!("{} {}{name}", self.kind, self.id)
+        let of = if self.kind == FindingKind::Host { " of backup" } else { "" };
+        format!("{}{of} {}{name}", self.kind, self.id)
     }
 
     /// The main row as planned.

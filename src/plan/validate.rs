@@ -47,8 +47,13 @@ impl PlanBody {
             if !rows.insert((image.table, &image.id)) {
                 return Err(format!("it has two images of {} {}", image.table, image.id));
             }
-            // A guard does not compare a column that is missing. The images in a log may be older than the database.
-            if self.purpose == Purpose::Repair && !image.columns.keys().eq(whole(image.table, self.columns).columns.keys()) {
+            // A guard does not compare a column that is missing. The images in a log may be older than the database. A plan of a version
+            // before 0.2 has no zones and changes none; the guard compares the zone that is read under lock.
+            let mut whole = whole(image.table, self.columns);
+            if unit.kind != FindingKind::Host && !image.columns.contains_key("availability_zone") {
+                whole.columns.remove("availability_zone");
+            }
+            if self.purpose == Purpose::Repair && !image.columns.keys().eq(whole.columns.keys()) {
                 return Err(format!("the image of {} {} does not have the columns of such a row", image.table, image.id));
             }
             if !unit.changes.iter().any(|change| change.is_of(image.table, &image.id)) {
@@ -72,7 +77,9 @@ impl PlanBody {
         let Some(main) = unit.main_image() else { return Err("it does not change its main row".to_owned()) };
         let differs = |column: &str, said: &Option<String>| *main.value(column) != Value::from(said.clone());
         if differs("status", &unit.status)
-            || (unit.kind == FindingKind::Backup && self.purpose == Purpose::Repair && differs("host", &unit.host))
+            || (matches!(unit.kind, FindingKind::Backup | FindingKind::Host)
+                && self.purpose == Purpose::Repair
+                && differs("host", &unit.host))
         {
             return Err("its status or host differs from its image".to_owned());
         }

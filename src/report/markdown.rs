@@ -124,6 +124,9 @@ fn write_policy(out: &mut dyn io::Write, policy: &Policy) -> io::Result<()> {
     if policy.fix_quotas {
         writeln!(out, "- Wrong quota usage of backups is corrected, and expired reservations for backups are ended.")?;
     }
+    if let Some(new) = &policy.rehost {
+        writeln!(out, "- Backups of hosts without a living cinder-backup are moved to {} (`--rehost`).", markdown_code(&new.host))?;
+    }
     writeln!(out)
 }
 

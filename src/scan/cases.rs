@@ -75,7 +75,7 @@ pub fn volume_case(volume: Volume, facts: &dyn Facts, columns: ColumnSet) -> Vol
     let attachments = attachments(facts, &volume.id);
     let hosts = attachments.iter().filter_map(|attachment| attachment.attached_host.as_ref());
     VolumeCase {
-        backup_hosts: hosts.filter(|host| facts.census().hosts.contains(*host)).cloned().collect(),
+        backup_hosts: hosts.filter(|host| facts.census().hosts.contains_key(*host)).cloned().collect(),
         explained_by: explained_by(explainers(facts.active(), &volume, columns), facts, columns),
         is_temporary: facts.census().is_temporary(&volume.id),
         suspects: facts.suspects(&volume.id),

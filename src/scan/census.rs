@@ -4,7 +4,7 @@
 //! Of an active backup it keeps which rows it uses, in some 100 bytes. Of every other backup with increments it keeps 32 bytes, in a map
 //! that is between half full and full.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::active::{ActiveBackups, volumes_of};
 use super::compact_ids::CompactIds;
@@ -13,7 +13,7 @@ use super::reader::{Reader, ReservationTotals};
 use crate::db::DbError;
 use crate::domain::decide::{Children, HostQueue, Peer};
 use crate::domain::id::key;
-use crate::domain::status::{BACKING_UP, CREATING, DELETING, ERROR, RESTORING, is_active};
+use crate::domain::status::{BACKING_UP, CREATING, DELETING, ERROR, RESTORING, is_active, is_at_rest};
 use crate::domain::{Backup, ColumnSet, Matched, QuotaUsage, Selection};
 
 /// The number of rows that are in memory at the same time.
@@ -147,8 +147,12 @@ pub struct Census {
     pub quotas: HashMap<String, Vec<QuotaUsage>>,
     /// By the id of a backup that a run deletes: the quotas of its project, if the plan does not change all of them.
     pub unplanned_quotas: HashMap<String, Vec<QuotaUsage>>,
-    /// Every host that a live backup names.
-    pub hosts: HashSet<String>,
+    /// Every host that a live backup names, and how many of its backups are at rest.
+    pub hosts: HashMap<String, u64>,
+    /// With a [`RehostQuery`]: the numbers of the backups whose hosts are to be replaced, in the order of their ids.
+    retired: Vec<u128>,
+    /// The least of the numbers of the backups on the new host. Ids are random, so it is a random sample.
+    of_new_host: BTreeSet<u128>,
     /// Which parts of the selection a live backup matches, and which of its volumes exist.
     pub matched: Matched,
     /// How many live backups there are.
@@ -159,16 +163,36 @@ pub struct Census {
     ids: CompactIds,
 }
 
+/// What `--rehost` needs from the pass over `backups`.
+pub struct RehostQuery<'a> {
+    pub new_host: &'a str,
+    /// Whether a host is to be replaced.
+    pub is_retired: &'a dyn Fn(&str) -> bool,
+}
+
 /// Takes the rows of active backups, a portion at a time.
 type PortionSink<'s> = &'s mut dyn FnMut(&mut Reader<'_>, &[Backup]) -> Result<(), DbError>;
 
 impl Census {
     /// Takes the census. The rows of active backups are read once more, in portions, and passed on.
     pub fn take(reader: &mut Reader<'_>, selection: &Selection, portion: PortionSink<'_>) -> Result<Self, DbError> {
+        Self::take_with(reader, selection, None, portion)
+    }
+
+    /// Takes the census, and keeps the backups whose hosts are to be replaced.
+    pub fn take_with(
+        reader: &mut Reader<'_>,
+        selection: &Selection,
+        rehost: Option<&RehostQuery<'_>>,
+        portion: PortionSink<'_>,
+    ) -> Result<Self, DbError> {
         let mut census = Self::default();
         let chains = reader.schema.columns >= ColumnSet::Liberty;
         let mut active = Vec::new();
         reader.live_backups(&mut |backup| {
+            if let Some(query) = rehost {
+                census.keep_hosted(&backup, selection, query);
+            }
             if let Some(number) = census.count(backup, selection, chains) {
                 active.push(number);
             }
@@ -207,8 +231,12 @@ impl Census {
                 }
             }
         }
-        if let Some(host) = backup.host.as_ref().filter(|host| !self.hosts.contains(*host)) {
-            self.hosts.insert(host.clone());
+        if let Some(host) = &backup.host {
+            let at_rest = u64::from(is_at_rest(backup.status.as_deref()));
+            match self.hosts.get_mut(host) {
+                Some(number) => *number += at_rest,
+                None => drop(self.hosts.insert(host.clone(), at_rest)),
+            }
         }
         if chains {
             self.link(&backup);
@@ -234,6 +262,19 @@ impl Census {
         number
     }
 
+    /// Keeps a backup whose host is to be replaced, or that may show the driver of the new one.
+    fn keep_hosted(&mut self, backup: &Backup, selection: &Selection, query: &RehostQuery<'_>) {
+        let Some(host) = &backup.host else { return };
+        if host == query.new_host {
+            self.of_new_host.insert(self.ids.add(&backup.id));
+            if self.of_new_host.len() > PORTION {
+                self.of_new_host.pop_last();
+            }
+        } else if selection.takes_host_of(backup) && (query.is_retired)(host) {
+            self.retired.push(self.ids.add(&backup.id));
+        }
+    }
+
     /// Keeps which rows an active backup uses.
     fn keep(&mut self, backup: &Backup) {
         let place = self.active.len();
@@ -255,8 +296,8 @@ impl Census {
         let named = self.named.iter().map(|backup| (backup.id.as_str(), backup.display_name.as_deref()));
         let resolved = Selection { backups: names::resolve(&selection.backups, named)?, ..selection.clone() };
         if !resolved.backups.is_empty() {
-            let Self { selected, with_temporaries, named, ids, .. } = self;
-            for numbers in [selected, with_temporaries] {
+            let Self { selected, with_temporaries, retired, named, ids, .. } = self;
+            for numbers in [selected, with_temporaries, retired] {
                 numbers.retain(|number| resolved.backups.contains(&ids.id(*number)));
             }
             named.retain(|backup| resolved.backups.contains(&backup.id));
@@ -278,6 +319,16 @@ impl Census {
     /// The ids of the live backups that name temporary things and are not selected, in portions.
     pub(super) fn with_temporaries(&self) -> impl Iterator<Item = Vec<String>> {
         self.with_temporaries.chunks(PORTION).map(|numbers| self.ids_of(numbers))
+    }
+
+    /// The ids of the backups whose hosts are to be replaced, in their order and in portions.
+    pub(super) fn retired(&self) -> impl Iterator<Item = Vec<String>> {
+        self.retired.chunks(PORTION).map(|numbers| self.ids_of(numbers))
+    }
+
+    /// The ids of some backups on the new host: at most a portion.
+    pub(super) fn of_new_host(&self) -> Vec<String> {
+        self.of_new_host.iter().map(|number| self.ids.id(*number)).collect()
     }
 
     fn ids_of(&self, numbers: &[u128]) -> Vec<String> {
@@ -334,6 +385,7 @@ impl Census {
     fn settle(&mut self) {
         let ids = &self.ids;
         self.selected.sort_unstable_by(|one, other| ids.order(*one, *other));
+        self.retired.sort_unstable_by(|one, other| ids.order(*one, *other));
         self.named.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         for number in std::mem::take(&mut self.childless) {
             if let Some(member) = self.members.get_mut(&number).filter(|member| matches!(member.row, SeenRow::None)) {

@@ -9,16 +9,17 @@ use super::cases::{Facts, backup_case, counter_case, quota_case, snapshot_case, 
 use super::census::{Census, PORTION};
 use super::compact_ids::CompactIds;
 use super::document::Summary;
+use super::lineage;
 use super::reader::Reader;
 use super::references::ReferenceColumn;
 use super::related_rows::{RelatedRows, Repaired, ScanFacts};
 use super::run::{Basis, KeptRows, Pending, ScanError, ScanRequest};
-use crate::domain::decide::{self, BackupCase};
+use crate::domain::decide::{self, BackupCase, RehostCase};
 use crate::domain::id::key;
 use crate::domain::status::{ERROR, ERROR_DELETING};
 use crate::domain::{
-    Attachment, Backup, BackupMetadata, ColumnSet, Finding, Image, Need, Policy, QuotaUsage, Reservation, Situation, Snapshot, Table,
-    Volume,
+    Attachment, Backup, BackupMetadata, CheckResult, ColumnSet, Driver, Finding, Image, Need, Policy, QuotaUsage, Reservation, Situation,
+    Snapshot, Table, Volume,
 };
 
 /// A check may take hours, and other backups become old enough to be stuck meanwhile. If a check of the storage was asked for, do not give
@@ -44,6 +45,8 @@ pub(super) struct Findings<'a> {
     repaired: Rc<Repaired>,
     /// The projects with a backup that becomes deleted or gets another size.
     recounted: HashSet<String>,
+    /// The driver of the new host.
+    new_service: Option<String>,
 }
 
 /// What is known of all findings.
@@ -71,9 +74,9 @@ impl Made {
 
 impl<'a> Findings<'a> {
     pub(super) fn new(basis: &'a Basis<'a>, sink: &'a mut dyn FnMut(Finding) -> Result<(), ScanError>) -> Self {
-        let Basis { census, pending, situation, request } = *basis;
+        let Basis { census, pending, situation, request, ref new_service } = *basis;
         let (summary, actionable, repaired, recounted) = Default::default();
-        Self { census, pending, situation, request, sink, summary, actionable, repaired, recounted }
+        Self { census, pending, situation, request, sink, summary, actionable, repaired, recounted, new_service: new_service.clone() }
     }
 
     fn facts<'r>(&'r self, repaired: &'r Repaired, related: &'r RelatedRows) -> ScanFacts<'r> {
@@ -90,6 +93,7 @@ impl<'a> Findings<'a> {
             self.leftovers(reader)?;
         }
         self.quotas(reader)?;
+        self.hosts(reader)?;
         let Self { summary, repaired, .. } = self;
         Ok(Made { summary, repaired })
     }
@@ -265,7 +269,7 @@ impl<'a> Findings<'a> {
         let (selection, services) = (self.request.selection, &self.situation.services);
         reader.host_attachments(&mut |attachment| {
             let host = attachment.attached_host.as_deref().unwrap_or_default();
-            let of_backup = census.hosts.contains(host) || services.knows(host);
+            let of_backup = census.hosts.contains_key(host) || services.knows(host);
             let busy = !census.of_volume(&attachment.volume_id).is_empty();
             if of_backup && !busy && attachment.is_live() && selection.takes_owner(None, Some(&attachment.volume_id)) {
                 found.push(attachment);
@@ -273,6 +277,30 @@ impl<'a> Findings<'a> {
         })?;
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found.iter().map(decide::attachment).try_for_each(|finding| self.give(finding))
+    }
+
+    /// With `--rehost`, backups whose hosts have no living cinder-backup. Without it, their number is a notice.
+    fn hosts(&mut self, reader: &mut Reader<'_>) -> Result<(), ScanError> {
+        let (census, columns, request) = (self.census, self.situation.columns, self.request);
+        for ids in census.retired() {
+            let mut portion = reader.backups(&ids)?;
+            portion.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+            // Only data in a directory of a host is checked.
+            let is_local = |backup: &Backup| backup.service.as_deref().and_then(Driver::of_service) == Some(Driver::Posix);
+            let local: Vec<Backup> =
+                portion.iter().filter(|backup| request.kept == KeptRows::Chains && is_local(backup)).cloned().collect();
+            let chains: HashMap<_, _> = local.iter().map(|backup| backup.id.clone()).zip(lineage::ancestors(reader, &local)?).collect();
+            for backup in portion {
+                let check = request.checks.get(&backup.id).map(|check| Box::new(CheckResult::clone(check)));
+                let case = RehostCase { backup, service: self.new_service.clone(), check };
+                let Some(mut finding) = decide::rehost(&case, self.situation, request.policy) else { continue };
+                if let Some(ancestors) = chains.get(&case.backup.id) {
+                    finding.rows = images_of_chain(&case.backup, ancestors, columns);
+                }
+                self.keep(finding, || vec![case.backup.image(columns)])?;
+            }
+        }
+        Ok(())
     }
 
     /// Wrong quota usages, if they are to be corrected. Otherwise only rows that contradict themselves; the others are notices.

@@ -199,6 +199,7 @@ fn backup(row: &mut [Value]) -> Backup {
         id: cells.text().unwrap_or_default(),
         status: cells.guarded("status"),
         host: cells.guarded("host"),
+        availability_zone: cells.guarded("availability_zone"),
         service: cells.guarded("service"),
         volume_id: cells.guarded("volume_id"),
         display_name: cells.text(),
@@ -470,8 +471,10 @@ impl Reader<'_> {
             let mut cells = Cells::of(row);
             if let Some(host) = cells.text() {
                 let (updated_at, created_at) = (cells.text(), cells.text());
-                let deleted = cells.integer().is_some_and(|flag| flag != 0);
-                found.push(ServiceRow { host, updated_at, created_at, report_count: cells.integer(), deleted });
+                let flag = |cells: &mut Cells<'_>| cells.integer().is_some_and(|flag| flag != 0);
+                let (deleted, availability_zone, disabled) = (flag(&mut cells), cells.text(), flag(&mut cells));
+                let report_count = cells.integer();
+                found.push(ServiceRow { host, updated_at, created_at, report_count, availability_zone, disabled, deleted });
             }
         })?;
         Ok(found)

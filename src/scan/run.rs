@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::cases::{explainers, explains_always, quota_case, snapshot_explainers};
 use super::catalog::{Catalog, CatalogTotals};
-use super::census::{Census, PORTION};
+use super::census::{Census, PORTION, RehostQuery};
 use super::compact_ids::CompactIds;
 use super::document::{Notice, NoticeCode, ScanDocument, Summary};
 use super::findings::{Findings, Made};
@@ -19,13 +19,18 @@ use super::references::{ReferenceColumn, References};
 use super::related_rows::RelatedRows;
 use crate::db::schema::Schema;
 use crate::db::{Access, DbError, Session};
-use crate::domain::decide::{self, Peer};
+use crate::domain::decide::{self, NewHostProblem, Peer};
 use crate::domain::status::{BACKING_UP, RESTORING_BACKUP};
+use crate::domain::text::{count, list, shell_word};
 use crate::domain::time::{human, rfc3339};
 use crate::domain::{
-    Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Matched, NULL, Policy, QuotaUsage, Selection, Services, Situation,
+    Backup, Checks, ColumnSet, DatabaseInfo, Finding, FindingKind, Heartbeat, Matched, NULL, NewHost, Policy, QuotaUsage, Selection,
+    Services, Situation,
 };
 use crate::spool::Spool;
+
+/// How long a host that has a service row is silent before a scan takes it for retired, in seconds.
+const RETIRED_AFTER: i64 = 86_400;
 
 /// Why a scan could not be made.
 #[derive(Debug, Error)]
@@ -33,9 +38,12 @@ pub enum ScanError {
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// A named backup does not exist, or the name is not unique.
+    /// A named backup or host does not exist, or the name is not unique.
     #[error("{0}")]
     Selection(String),
+    /// The new host cannot take any backup.
+    #[error("{0}")]
+    NewHost(String),
     /// The temporary file of the findings cannot be written or read.
     #[error(transparent)]
     Spool(#[from] io::Error),
@@ -197,7 +205,15 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>,
     let mut reader = Reader { session, schema };
     let situation = situation(&mut reader)?;
     let mut pending = Pending::default();
-    let mut census = Census::take(&mut reader, request.selection, &mut |reader, active| {
+    let new = request.policy.rehost.as_ref();
+    match new.and_then(|new| decide::find_new_host_problem(new, &situation, request.policy)) {
+        Some(NewHostProblem::Unknown(problem)) => return Err(ScanError::Selection(problem)),
+        Some(NewHostProblem::Unfit(problem)) => return Err(ScanError::NewHost(problem)),
+        None => {}
+    }
+    let is_retired = |host: &str| new.is_some_and(|new| decide::is_retired(host, new, &situation, request.policy));
+    let rehost = new.map(|new| RehostQuery { new_host: &new.host, is_retired: &is_retired });
+    let mut census = Census::take_with(&mut reader, request.selection, rehost.as_ref(), &mut |reader, active| {
         let selected: Vec<&Backup> = active.iter().filter(|backup| request.selection.takes(backup)).collect();
         RelatedRows::marked(reader, &selected)?.want_others(&selected, &mut pending.references);
         Ok(())
@@ -205,7 +221,8 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>,
     let selection = census.resolve(request.selection).map_err(ScanError::Selection)?;
     pending.read(&mut reader, &mut census, &selection)?;
     let request = ScanRequest { selection: &selection, ..*request };
-    let basis = Basis { census: &census, pending: &pending, situation: &situation, request };
+    let new_service = new.map(|new| service_of(&mut reader, &census, new)).transpose()?;
+    let basis = Basis { census: &census, pending: &pending, situation: &situation, request, new_service };
     let Stream { output, catalog: wants } = stream;
     output.begin(database.clone(), &census, &situation)?;
     let Found { summary, left_out, has_dependent_proposals } = basis.stream(&mut reader, output)?;
@@ -226,6 +243,19 @@ fn inside(session: &mut dyn Session, schema: &Schema, request: &ScanRequest<'_>,
     };
     let matched = census.matched.clone();
     Ok(Scan { document, matched, census, situation, has_dependent_proposals, catalog })
+}
+
+/// The driver of the host that backups are moved to: that of its newest backup, or else that of cinder.conf.
+fn service_of(reader: &mut Reader<'_>, census: &Census, new: &NewHost) -> Result<String, ScanError> {
+    let backups = reader.backups(&census.of_new_host())?.into_iter().filter(|backup| backup.service.is_some());
+    let newest = backups.max_by(|one, other| (&one.created_at, &one.id).cmp(&(&other.created_at, &other.id)));
+    newest.and_then(|backup| backup.service).or_else(|| new.backup_driver.clone()).ok_or_else(|| {
+        let host = &new.host;
+        ScanError::NewHost(format!(
+            "no backup can be moved to {host}: its driver is not known, because no live backup is on it and no backup_driver is set in a \
+             cinder.conf that was read; give that of {host} with --config-file"
+        ))
+    })
 }
 
 /// Writes all chains with their backups.
@@ -380,6 +410,8 @@ pub(super) struct Basis<'a> {
     pub(super) pending: &'a Pending,
     pub(super) situation: &'a Situation,
     pub(super) request: ScanRequest<'a>,
+    /// The driver of the host that backups are moved to.
+    pub(super) new_service: Option<String>,
 }
 
 impl Basis<'_> {
@@ -390,14 +422,15 @@ impl Basis<'_> {
         only: Option<&BTreeSet<String>>,
         sink: &mut dyn FnMut(Finding) -> Result<(), ScanError>,
     ) -> Result<Made, ScanError> {
-        let basis = Basis { request: ScanRequest { only, ..self.request }, ..*self };
+        let request = ScanRequest { only, ..self.request };
+        let basis = Basis { request, new_service: self.new_service.clone(), ..*self };
         Findings::new(&basis, sink).all(reader)
     }
 
     /// Passes each finding and notice on as it is made.
     fn stream(&self, reader: &mut Reader<'_>, output: &mut dyn ScanOutput) -> Result<Found, ScanError> {
         let found = self.stream_findings(reader, output)?;
-        for notice in self.clocks().into_iter().chain(self.quotas()) {
+        for notice in self.clocks().into_iter().chain(self.quotas()).chain(self.hosts()) {
             output.add(ScanRecord::Notice(notice))?;
         }
         Ok(found)
@@ -450,6 +483,36 @@ impl Basis<'_> {
                 follow_up: Vec::new(),
             })
             .collect()
+    }
+
+    /// Backups at rest on hosts that were retired; nothing if no host could take them, if they are findings, or if only some rows of a host
+    /// are selected.
+    fn hosts(&self) -> Option<Notice> {
+        let selected = self.request.selection;
+        if !(Selection { hosts: BTreeSet::new(), ..selected.clone() }).is_all() {
+            return None;
+        }
+        let Situation { now, services, .. } = self.situation;
+        let heartbeat = |host: &str| services.heartbeat(host, *now, services.down_time(host, &self.request.policy.thresholds));
+        let is_retired = |host: &str| match heartbeat(host) {
+            Heartbeat::Missing | Heartbeat::Down { silent: None } => true,
+            Heartbeat::Down { silent: Some(silent) } => silent >= RETIRED_AFTER,
+            Heartbeat::Up { .. } | Heartbeat::Unreadable => false,
+        };
+        let takes = |host: &str| (selected.hosts.is_empty() || selected.hosts.contains(host)) && !host.trim().is_empty();
+        let retired = self.census.hosts.iter().filter(|(host, number)| **number > 0 && takes(host) && is_retired(host));
+        let retired: BTreeMap<&str, u64> = retired.map(|(host, number)| (host.as_str(), *number)).collect();
+        let new = services.hosts().filter(|host| matches!(heartbeat(host), Heartbeat::Up { .. }) && !services.is_disabled(host)).min()?;
+        let first = retired.keys().next().filter(|_| self.request.policy.rehost.is_none())?;
+        let (number, names) = (count(retired.values().sum::<u64>(), "live backup"), list(&retired.keys().copied().collect()));
+        Some(Notice {
+            code: NoticeCode::HostsRetired.into(),
+            text: format!(
+                "hosts without a living cinder-backup ({names}) still have {number}: with backup_use_same_host, Cinder finds no service to restore or delete \
+                 a backup there"
+            ),
+            follow_up: vec![format!("cinder-backup-repair repair --dry-run --rehost {} --host {}", shell_word(new), shell_word(first))],
+        })
     }
 
     /// Wrong quota usages that are not findings; see [`Findings::quotas`].

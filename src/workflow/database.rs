@@ -23,6 +23,8 @@ pub struct Database {
     pub report_interval: u64,
     /// No cinder.conf was read, so that both are Cinder's defaults.
     pub has_default_intervals: bool,
+    /// `backup_driver`, if a cinder.conf that was read sets it.
+    pub backup_driver: Option<String>,
     /// The GRANTs that the account lacks for a repair; empty until they were looked up.
     pub missing_grants: Vec<String>,
     pub(super) target: Target,
@@ -42,6 +44,7 @@ impl Database {
             service_down_time: i64::try_from(resolved.service.service_down_time).unwrap_or(60),
             report_interval: resolved.service.report_interval,
             has_default_intervals: resolved.cinder.files().next().is_none(),
+            backup_driver: resolved.service.backup_driver.clone(),
             missing_grants: Vec::new(),
             target: settings.target.clone(),
             limits,
@@ -112,20 +115,20 @@ impl Database {
         if server.read_only {
             return Ok(Some(Obstacle::ReadOnly(self.location.clone(), server.engine == Engine::Sqlite)));
         }
-        self.missing_grants = self.find_missing_grants(policy.deletes(), policy.fix_quotas)?;
+        self.missing_grants = self.find_missing_grants([policy.deletes(), policy.fix_quotas, policy.rehost.is_some()])?;
         let (location, grants) = (self.location.clone(), self.missing_grants.clone());
         Ok((!grants.is_empty()).then_some(Obstacle::Privileges(location, grants)))
     }
 
-    /// The GRANTs that the account lacks for a repair, and, as asked, for one that deletes or corrects quotas.
-    pub fn find_missing_grants(&mut self, deletes: bool, fixes_quotas: bool) -> Result<Vec<String>, DbError> {
+    /// The GRANTs that the account lacks for a repair, and, as asked, for one that deletes, corrects quotas or moves backups to another host.
+    pub fn find_missing_grants(&mut self, options: [bool; 3]) -> Result<Vec<String>, DbError> {
         let grant = |row: &Vec<Value>| match row.as_slice() {
             [Value::Text(columns), Value::Text(table), Value::Text(account)] => {
                 Some(format!("GRANT UPDATE ({columns}) ON {table} TO {account}"))
             }
             _ => None,
         };
-        let params = [deletes, fixes_quotas].map(|flag| Param::from(i64::from(flag)));
+        let params = options.map(|flag| Param::from(i64::from(flag)));
         Ok(self.persist(|session| session.rows(&MISSING_PRIVILEGES, &params))?.iter().filter_map(grant).collect())
     }
 }

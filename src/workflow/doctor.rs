@@ -144,8 +144,13 @@ fn reads(database: &mut Database) -> Vec<Line> {
 
 fn privileges(database: &mut Database) -> Vec<Line> {
     let mut lines = Vec::new();
-    for (flags, what) in [((false, false), "repair"), ((true, false), "repair --to deleted"), ((false, true), "repair --fix-quotas")] {
-        match database.find_missing_grants(flags.0, flags.1) {
+    for (options, what) in [
+        ([false, false, false], "repair"),
+        ([true, false, false], "repair --to deleted"),
+        ([false, true, false], "repair --fix-quotas"),
+        ([false, false, true], "repair --rehost"),
+    ] {
+        match database.find_missing_grants(options) {
             Err(error) => lines.push(failure("privileges to write", error)),
             Ok(grants) if grants.is_empty() => {}
             Ok(grants) => lines.push(warning("privileges to write", format!("not sufficient for {what}"), grants.join("; "))),

@@ -30,6 +30,9 @@ pub enum Error {
     /// The same, with what to do about it.
     #[error("{0}")]
     Unfit(String, String),
+    /// A safety rule forbids it.
+    #[error("{0}; nothing was changed")]
+    Unsafe(String),
     /// Another process holds a file.
     #[error("{0}")]
     Running(String),
@@ -99,6 +102,7 @@ impl From<ScanError> for Error {
         match error {
             ScanError::Db(error) => Self::Database(error),
             ScanError::Selection(problem) => Self::Unusable(problem),
+            ScanError::NewHost(problem) => Self::Unsafe(problem),
             ScanError::Spool(error) => error.into(),
             ScanError::Stopped => Self::Unusable("the scan was stopped".to_owned()),
         }

@@ -374,7 +374,7 @@ impl Iterator for FileTasks {
 
 /// The backup that a finding is about, if a check of its storage matters and the finding has its rows.
 pub fn target_of_finding(finding: &Finding, columns: ColumnSet) -> Option<Target> {
-    if finding.kind != FindingKind::Backup || finding.verdict == Verdict::Recent {
+    if !matches!(finding.kind, FindingKind::Backup | FindingKind::Host) || finding.verdict == Verdict::Recent {
         return None;
     }
     let mut rows = finding.rows.iter().map(|image| Backup { project_id: finding.project_id.clone(), ..Backup::of_image(image) });

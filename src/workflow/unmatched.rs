@@ -3,11 +3,9 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Error, Observer, Result, Wanted, WorkEvent};
+use crate::domain::text::list;
 use crate::domain::{AssumeDead, Matched, Selection, Services, Situation, is_same_host};
 use crate::scan::Census;
-
-/// How many hosts a warning lists.
-const MOST: usize = 6;
 
 /// The hosts that exist, and where they were searched.
 pub struct Hosts<'h> {
@@ -64,7 +62,8 @@ impl Wanted {
     /// Refuses a selection with a value that matches nothing in the database, unless it may be empty, and reports every `--assume-dead`
     /// that no live backup and no cinder-backup has: that only makes a repair do less.
     pub(super) fn require_matches(&self, census: &Census, situation: &Situation, observer: &dyn Observer) -> Result<()> {
-        let hosts = Hosts::of_database(&census.hosts, &situation.services);
+        let of_backups = census.hosts.keys().cloned().collect();
+        let hosts = Hosts::of_database(&of_backups, &situation.services);
         hosts.require(observer, &self.selection, &census.matched, self.may_be_empty)?;
         if let AssumeDead::Hosts(names) = &self.policy.assume_dead {
             for name in names {
@@ -75,10 +74,4 @@ impl Wanted {
         }
         Ok(())
     }
-}
-
-fn list(hosts: &BTreeSet<&str>) -> String {
-    let shown: Vec<&str> = hosts.iter().copied().take(MOST).collect();
-    let more = hosts.len() - shown.len();
-    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }

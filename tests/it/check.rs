@@ -15,6 +15,7 @@ mod limits;
 mod many;
 mod one_listing;
 mod orphans;
+mod rehost;
 mod rescue;
 mod resuming;
 mod round_trips;

@@ -1,5 +1,6 @@
 //! The real Cinder, in the Python environment that `tests/run` made.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -51,6 +52,34 @@ pub fn tell_user(url: &str, backup: &str) {
         api.API().create(admin, action=field.Action.BACKUP_CREATE, resource_type=field.Resource.VOLUME_BACKUP,\n\
             resource_uuid=sys.argv[2], detail=field.Detail.BACKUP_CREATE_DRIVER_ERROR)\n";
     run(Command::new(program("python")).args(["-c", TELL]).arg(config(url)).arg(backup));
+}
+
+/// The host that Cinder's API would send a restore or a deletion of each backup to, or the name of the exception that it raises.
+pub fn available_hosts(url: &str, use_same_host: bool) -> BTreeMap<String, String> {
+    const FIND: &str = "import json, sys\n\
+        import cinder.objects\n\
+        cinder.objects.register_all()\n\
+        from oslo_config import cfg\n\
+        from cinder import context\n\
+        from cinder.backup import api\n\
+        cfg.CONF(['--config-file', sys.argv[1]], project='cinder', version='tests')\n\
+        cfg.CONF.set_override('backup_use_same_host', sys.argv[2] == 'true')\n\
+        service = api.API.__new__(api.API)\n\
+        found = {}\n\
+        for backup in cinder.objects.BackupList.get_all(context.get_admin_context()):\n\
+        \x20   try:\n\
+        \x20       found[backup.id] = service._get_available_backup_service_host(backup.host, backup.availability_zone)\n\
+        \x20   except Exception as error:\n\
+        \x20       found[backup.id] = type(error).__name__\n\
+        print(json.dumps(found))\n";
+    let output = run(Command::new(program("python")).args(["-c", FIND]).arg(config(url)).arg(use_same_host.to_string()));
+    serde_json::from_str(output.lines().last().unwrap_or_default()).unwrap_or_else(|error| panic!("{error} in: {output}"))
+}
+
+/// Runs `cinder-manage backup update_backup_host`.
+pub fn update_backup_host(url: &str, from: &str, to: &str) {
+    let mut manage = Command::new(program("cinder-manage"));
+    run(manage.arg("--config-file").arg(config(url)).args(["backup", "update_backup_host", "--currenthost", from, "--newhost", to]));
 }
 
 /// Ends expired reservations, as Cinder's scheduler does.

@@ -78,7 +78,7 @@ fn each_missing_privilege_is_named_with_its_grant() {
         let write = lines(&document, "privileges to write");
         assert!(write[0][0] == "warning" && write[0][1].ends_with("repair") && write[0][2].starts_with("GRANT UPDATE ("), "{write:?}");
         // With all grants there is nothing to say.
-        let program = program.with_url(account(&["repair", "delete", "quotas"]));
+        let program = program.with_url(account(&["repair", "delete", "quotas", "rehost"]));
         let document = program.json(0, &["doctor", "--no-storage"]);
         assert_eq!(line(&document, "privileges to write")[0], "ok", "{document:#}");
         // An account that may read some of the tables.

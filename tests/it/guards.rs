@@ -24,8 +24,8 @@ pub fn grants(engine: Engine, file: &str) -> String {
     let path = format!("{}/sql/grants/{folder}/{file}.sql", env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(path).unwrap();
     let statements: String = text.lines().filter(|line| !line.starts_with("--")).map(|line| format!("{line}\n")).collect();
-    // What a deletion and a correction of quotas need is granted to the account that repairs.
-    let name = if matches!(file, "delete" | "quotas") { "repair" } else { file };
+    // What some options need beside is granted to the account that repairs.
+    let name = if matches!(file, "delete" | "quotas" | "rehost") { "repair" } else { file };
     let account = if engine == Engine::Postgresql { format!("cinder_{name}") } else { format!("'cinder_{name}'@'localhost'") };
     statements.replace(&account, "{user}").replace("`cinder`", "{database}")
 }
@@ -44,7 +44,7 @@ fn a_row_that_changed_since_the_plan_is_not_changed() {
         let other = crate::population::unused_id();
         let text = |column: &str| (column.to_owned(), format!("'{other}'"));
         let of_backups: Vec<(String, String)> =
-            ["status", "host", "service", "volume_id", "container", "service_metadata", "fail_reason", "parent_id"]
+            ["status", "host", "availability_zone", "service", "volume_id", "container", "service_metadata", "fail_reason", "parent_id"]
                 .into_iter()
                 .chain(["temp_volume_id", "temp_snapshot_id", "snapshot_id", "restore_volume_id"])
                 .map(text)

@@ -42,6 +42,7 @@ mod quotas;
 mod readme;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]
 mod real_backups;
+mod rehost;
 mod rescue;
 mod row_conflicts;
 #[allow(dead_code, reason = "a harness offers more than one moment's tests use")]

@@ -22,7 +22,7 @@ use crate::spool::Spool;
 
 /// The tables, with ids that are compared without regard to case, as MySQL does.
 const TABLES: &str = "
-CREATE TABLE backups (id TEXT COLLATE NOCASE, status, host, service, volume_id TEXT COLLATE NOCASE, display_name, project_id, size,
+CREATE TABLE backups (id TEXT COLLATE NOCASE, status, host, availability_zone, service, volume_id TEXT COLLATE NOCASE, display_name, project_id, size,
     object_count, container, service_metadata, fail_reason, created_at, updated_at, parent_id TEXT COLLATE NOCASE, temp_volume_id,
     temp_snapshot_id, num_dependent_backups, snapshot_id TEXT COLLATE NOCASE, restore_volume_id TEXT COLLATE NOCASE, deleted DEFAULT 0,
     deleted_at);
@@ -30,9 +30,9 @@ CREATE TABLE volumes (id TEXT COLLATE NOCASE, status, attach_status, size, displ
     previous_status, deleted DEFAULT 0);
 CREATE TABLE snapshots (id TEXT COLLATE NOCASE, status, volume_id, display_name, project_id, created_at, updated_at, deleted DEFAULT 0);
 CREATE TABLE volume_attachment (id, volume_id TEXT COLLATE NOCASE, instance_uuid, attached_host, attach_status, deleted DEFAULT 0);
-CREATE TABLE services (host, \"binary\", updated_at, created_at, report_count, deleted DEFAULT 0);
-INSERT INTO services VALUES ('up', 'cinder-backup', strftime('%Y-%m-%d %H:%M:%S', 'now'), '2026-01-01 00:00:00', 9, 0),
-    ('down', 'cinder-backup', '2026-01-02 00:00:00', '2026-01-01 00:00:00', 9, 0);";
+CREATE TABLE services (host, \"binary\", updated_at, created_at, report_count, availability_zone, disabled, deleted DEFAULT 0);
+INSERT INTO services VALUES ('up', 'cinder-backup', strftime('%Y-%m-%d %H:%M:%S', 'now'), '2026-01-01 00:00:00', 9, 'nova', 0, 0),
+    ('down', 'cinder-backup', '2026-01-02 00:00:00', '2026-01-01 00:00:00', 9, 'nova', 0, 0);";
 
 type Cell = Option<String>;
 

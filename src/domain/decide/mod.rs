@@ -9,6 +9,7 @@ mod counter;
 mod deletion;
 mod leftover;
 mod quota;
+mod rehost;
 mod row_conflicts;
 mod verdict;
 mod volume;
@@ -19,6 +20,7 @@ pub use counter::{Children, CounterCase, broken_chain, counter};
 pub use deletion::Deletion;
 pub use leftover::{SnapshotCase, VolumeCase, attachment, snapshot, temporaries, volume as left_volume};
 pub use quota::{QuotaCase, quota};
+pub use rehost::{NewHostProblem, RehostCase, find_new_host_problem, is_retired, rehost};
 pub use row_conflicts::{OtherBackups, conflicts_in, frees_row_of_silent_host, may_be_marked_for_another, row_conflicts};
 
 use super::text::shell_word;

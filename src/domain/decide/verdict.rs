@@ -188,7 +188,8 @@ pub(super) fn suspicion(
     silent.map(|(host, why)| Suspicion::Silent(host.to_owned(), why))
 }
 
-fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
+/// Judges a backup by the service on its host: the verdict, the cause for `fail_reason`, and the evidence.
+pub(super) fn by_service(backup: &Backup, situation: &Situation, policy: &Policy) -> (Verdict, String, Evidence) {
     // The deletion of a backup in error_deleting has ended, so no service works on it.
     if backup.status.as_deref() == Some(ERROR_DELETING) {
         return stuck(EvidenceCode::Asked, "its deletion failed".to_owned(), "its deletion failed, and --status selected it".to_owned());

@@ -303,7 +303,7 @@ fn standard_output_holds_only_results() {
         }
     }
     // --quiet keeps warnings and errors only.
-    let quiet = program.expect(0, &["scan", "-q"]);
+    let quiet = program.expect(0, &["scan", "-q", "--status", "creating"]);
     assert_eq!(quiet.stderr, "");
     assert!(quiet.stdout.contains("| ID"), "{}", quiet.stdout);
     assert_eq!(program.expect(0, &["repair", "--dry-run", "-q", "-f", "json"]).stderr, "");
