@@ -1,4 +1,5 @@
--- schema_columns: reads which of the required tables and columns exist along the search path; messages only if this account may read it.
+-- schema_columns: reads which of the required tables and columns exist along the search path; messages
+-- and backup_metadata only if this account may read them.
 SELECT CAST(c.relname AS text), CAST(a.attname AS text)
   FROM pg_catalog.pg_class AS c
   JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid
@@ -7,4 +8,4 @@ SELECT CAST(c.relname AS text), CAST(a.attname AS text)
                  to_regclass('backup_metadata'), to_regclass('messages'), to_regclass('alembic_version'), to_regclass('migrate_version'))
    AND a.attnum > 0
    AND NOT a.attisdropped
-   AND (c.oid IS DISTINCT FROM to_regclass('messages') OR has_table_privilege(c.oid, 'SELECT'));
+   AND (c.relname NOT IN ('messages', 'backup_metadata') OR has_table_privilege(c.oid, 'SELECT'));

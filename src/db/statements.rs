@@ -129,6 +129,7 @@ statements! {
     SNAPSHOTS_PENDING = "snapshots_pending";
     TRIGGERS = "triggers";
     UPTIME = "uptime";
+    USER_METADATA_BY_BACKUPS = "user_metadata_by_backups";
     VOLUME_BY_ID_JUNO = "volume_by_id_juno";
     VOLUME_BY_ID_LIBERTY = "volume_by_id_liberty";
     VOLUME_LOCK_JUNO = "volume_lock_juno";

@@ -178,6 +178,9 @@ codes! {
     UserMessage = "user-message",
         "Cinder's last message to the user about the backup, in Cinder's words. The number in parentheses is its `detail_id`.",
         "Solve the problem before you try the operation again.";
+    UserMetadata = "user-metadata",
+        "The user's own metadata of the backup (`backup_metadata`): the first five keys and values, each cut after 40 characters.",
+        "It may say what the backup is for, and whom to ask.";
     VolumeGone = "volume-gone",
         "The volume of the backup no longer exists.",
         NOTHING;

@@ -14,7 +14,7 @@ use super::reader::Reader;
 use super::references::ReferenceColumn;
 use super::related_rows::{RelatedRows, Repaired, ScanFacts};
 use super::run::{Basis, KeptRows, Pending, ScanError, ScanRequest};
-use crate::domain::decide::{self, BackupCase, RehostCase};
+use crate::domain::decide::{self, Background, BackupCase, RehostCase};
 use crate::domain::id::key;
 use crate::domain::status::{ERROR, ERROR_DELETING};
 use crate::domain::{
@@ -109,6 +109,7 @@ impl<'a> Findings<'a> {
         for ids in census.selected() {
             let mut portion = reader.backups(&ids)?;
             portion.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+            let metadata = reader.user_metadata(&ids)?;
             let mut related = RelatedRows::of_backups(reader, &portion, &with_chain, &self.pending.references)?;
             if policy.deletes() {
                 related.read_deletions(reader, &portion, !policy.no_quota)?;
@@ -119,7 +120,9 @@ impl<'a> Findings<'a> {
                 let case = backup_case(backup, check, &facts, policy);
                 let mut finding = decide::backup(&case, situation, policy);
                 let queue = case.backup.host.as_ref().and_then(|host| census.queues.get(host));
-                decide::add_background(&mut finding, queue, messages.get(key(&case.backup.id).as_ref()), situation);
+                let id = key(&case.backup.id);
+                let background = Background { queue, message: messages.get(id.as_ref()), metadata: metadata.get(id.as_ref()) };
+                decide::add_background(&mut finding, background, situation);
                 if request.kept == KeptRows::Chains && policy.needs_check(case.backup.status.as_deref()) {
                     finding.rows = images_of_chain(&case.backup, &facts.ancestors(&case.backup), columns);
                 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::db::schema::Schema;
 use crate::db::statements as sql;
 use crate::db::{Access, DbError, DbErrorKind, Engine, ID_BATCH, Param, PipelineStep, Session, Statement, StepResult};
-use crate::domain::decide::UserMessage;
+use crate::domain::decide::{UserMessage, UserMetadata};
 use crate::domain::id::{key, same};
 use crate::domain::{
     Attachment, Backup, BackupMetadata, ColumnSet, Image, QuotaUsage, Reservation, ServiceRow, Snapshot, StorageRow, Table, Value, Volume,
@@ -512,6 +512,20 @@ impl Reader<'_> {
             return Ok(Vec::new());
         }
         self.by_ids(&sql::BACKUP_METADATA_BY_BACKUPS, backups, metadata)
+    }
+
+    /// What users have set on backups, by [`key`], in batches; none where this account may not read the table.
+    pub fn user_metadata(&mut self, backups: &[String]) -> Result<HashMap<String, UserMetadata>, DbError> {
+        let mut found: HashMap<String, UserMetadata> = HashMap::new();
+        for batch in backups.chunks(ID_BATCH).filter(|_| self.schema.has_backup_metadata) {
+            self.session.query(&sql::USER_METADATA_BY_BACKUPS, &[Param::Ids(batch.to_vec())], &mut |row| {
+                let mut cells = Cells::of(row);
+                let backup = cells.text().unwrap_or_default();
+                found.entry(key(&backup).into_owned()).or_default().add(cells.text().as_deref(), cells.text().as_deref());
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(found)
     }
 
     /// The backups that are encrypted, with the ids of their keys, in batches; none where there is no such column.

@@ -82,6 +82,19 @@ pub fn update_backup_host(url: &str, from: &str, to: &str) {
     run(manage.arg("--config-file").arg(config(url)).args(["backup", "update_backup_host", "--currenthost", from, "--newhost", to]));
 }
 
+/// Sets metadata on a backup, as Cinder's API does for its user.
+pub fn set_metadata(url: &str, backup: &str, metadata: &serde_json::Value) {
+    const SET: &str = "import json, sys\n\
+        import cinder.objects\n\
+        cinder.objects.register_all()\n\
+        from oslo_config import cfg\n\
+        from cinder import context\n\
+        from cinder.db import api as db\n\
+        cfg.CONF(['--config-file', sys.argv[1]], project='cinder', version='tests')\n\
+        db.backup_metadata_update(context.get_admin_context(), sys.argv[2], json.loads(sys.argv[3]), False)\n";
+    run(Command::new(program("python")).args(["-c", SET]).arg(config(url)).arg(backup).arg(metadata.to_string()));
+}
+
 /// Ends expired reservations, as Cinder's scheduler does.
 pub fn expire_reservations(url: &str) {
     const EXPIRE: &str = "import sys\n\

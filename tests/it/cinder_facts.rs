@@ -68,3 +68,33 @@ fn the_queue_of_the_host_and_cinders_message_are_evidence() {
         assert_eq!((texts(&idle, "host-queue").len(), texts(&idle, "user-message").len()), (0, 0), "{}", engine.name());
     }
 }
+
+#[test]
+fn what_a_user_has_set_is_evidence_that_a_terminal_can_show() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        let [set, many, none] = [(); 3].map(|()| database.backup(|row| row.status("creating").host("gone").age(7_200)));
+        let hostile = "\u{1b}[2J\u{202e}=1+1\r\n<b>";
+        cinder::set_metadata(&database.url(), &set, &serde_json::json!({ "owner": "erp team", hostile: "ä".repeat(255) }));
+        let pairs: serde_json::Map<_, _> = (0..300).map(|number| (format!("k{number:03}"), Value::from("v"))).collect();
+        cinder::set_metadata(&database.url(), &many, &pairs.into());
+        let program = Program::on(database.url());
+        let found = program.json(0, &["scan"]);
+        let text = |id: &str| {
+            let evidence = finding(&found, id)["evidence"].as_array().unwrap();
+            let of_code = evidence.iter().find(|evidence| evidence["code"] == "user-metadata");
+            of_code.map(|evidence| evidence["text"].as_str().unwrap().to_owned())
+        };
+        let shown = text(&set).unwrap();
+        assert!(shown.contains("\"owner\" = \"erp team\"") && shown.contains(&format!("\"{}\"…", "ä".repeat(40))), "{shown}");
+        assert!(shown.contains("\"\\u{1b}[2J\\u{202e}=1+1\\r\\n<b>\" = "), "{shown}");
+        assert!(text(&many).unwrap().ends_with("\"v\", and 295 more"), "{:?}", text(&many));
+        assert_eq!(text(&none), None, "{}", engine.name());
+        // It decides nothing, and the plan is applied.
+        assert_eq!(program.json(0, &["repair", "--yes"])["summary"]["applied"], 3);
+        database.execute(&format!("UPDATE backup_metadata SET deleted = {}", crate::rows::Cell::Boolean(true).sql(engine)));
+        database.execute("UPDATE backups SET status = 'creating'");
+        let found = program.json(0, &["scan", "--older-than", "0s"]);
+        assert!(!found.to_string().contains("user-metadata"), "{}", engine.name());
+    }
+}

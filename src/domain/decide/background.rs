@@ -1,4 +1,5 @@
-//! What else is known about a pending backup: the other work of its host, and Cinder's own message about it. It changes no decision.
+//! What else is known about a pending backup: the other work of its host, Cinder's own message about it, and what its user has set on it.
+//! It changes no decision.
 
 use jiff::civil::DateTime;
 
@@ -86,14 +87,61 @@ impl UserMessage {
     }
 }
 
-/// Adds both to the evidence. The queue matters only if the host may be working.
-pub fn add_background(finding: &mut Finding, queue: Option<&HostQueue>, message: Option<&UserMessage>, situation: &Situation) {
+/// The number of pairs that a text shows, and the characters of a key or a value.
+const PAIRS: usize = 5;
+const CHARACTERS: usize = 40;
+
+/// The rows of `backup_metadata`: keys and values that users choose. Hostile text, of which only the beginning is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserMetadata {
+    shown: Vec<String>,
+    more: usize,
+}
+
+impl UserMetadata {
+    /// Adds a row.
+    pub fn add(&mut self, key: Option<&str>, value: Option<&str>) {
+        if self.shown.len() == PAIRS {
+            self.more += 1;
+            return;
+        }
+        let beginning = |text: &str| match text.char_indices().nth(CHARACTERS) {
+            Some((end, _)) => format!("{:?}…", text.get(..end).unwrap_or_default()),
+            None => format!("{text:?}"),
+        };
+        let [key, value] = [key, value].map(|text| text.map_or_else(|| "NULL".to_owned(), beginning));
+        self.shown.push(format!("{key} = {value}"));
+    }
+
+    fn text(&self) -> String {
+        let more = if self.more > 0 { format!(", and {} more", self.more) } else { String::new() };
+        format!("its user has set {}{more}", self.shown.join(", "))
+    }
+}
+
+/// What is known about a backup beside its case.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Background<'a> {
+    /// The other work of its host.
+    pub queue: Option<&'a HostQueue>,
+    /// Cinder's last message about it.
+    pub message: Option<&'a UserMessage>,
+    /// What its user has set on it.
+    pub metadata: Option<&'a UserMetadata>,
+}
+
+/// Adds it to the evidence. The queue matters only if the host may be working.
+pub fn add_background(finding: &mut Finding, background: Background<'_>, situation: &Situation) {
+    let Background { queue, message, metadata } = background;
     let queue = queue.filter(|queue| finding.verdict == Verdict::Uncertain && queue.creating + queue.restoring > 1);
     if let Some((queue, host)) = queue.zip(finding.host.clone()) {
         finding.note(EvidenceCode::HostQueue, queue.text(&host, situation.now));
     }
     if let Some(message) = message {
         finding.note(EvidenceCode::UserMessage, message.text());
+    }
+    if let Some(metadata) = metadata {
+        finding.note(EvidenceCode::UserMetadata, metadata.text());
     }
 }
 
@@ -123,7 +171,8 @@ mod tests {
             columns: crate::domain::ColumnSet::Mitaka,
             has_attachments: true,
         };
-        add_background(&mut finding, Some(&queue), message.as_ref(), &situation);
+        let background = Background { queue: Some(&queue), message: message.as_ref(), metadata: None };
+        add_background(&mut finding, background, &situation);
         finding.evidence.into_iter().map(|evidence| evidence.text).collect()
     }
 
@@ -148,5 +197,16 @@ mod tests {
         let found = texts(Verdict::Stuck, &[], Some("020"));
         assert_eq!(found, ["Cinder's last message about it, of 2026-11-22T10:00:00.000000Z: backup driver failed to create backup (020)"]);
         assert!(texts(Verdict::Stuck, &[], Some("999")).concat().contains("does not know (999)"));
+    }
+
+    #[test]
+    fn what_a_user_sets_is_escaped_and_cut() {
+        let mut metadata = UserMetadata::default();
+        metadata.add(Some("a\"b\u{1b}[2J\u{202e}\n"), None);
+        metadata.add(Some(""), Some(&"ä".repeat(CHARACTERS)));
+        (0..PAIRS).for_each(|_| metadata.add(Some("k"), Some(&"ä".repeat(255))));
+        let (whole, cut) = ("ä".repeat(CHARACTERS), format!("\"k\" = \"{}\"…", "ä".repeat(CHARACTERS)));
+        let expected = format!(r#"its user has set "a\"b\u{{1b}}[2J\u{{202e}}\n" = NULL, "" = "{whole}", {cut}, {cut}, {cut}, and 2 more"#);
+        assert_eq!(metadata.text(), expected);
     }
 }

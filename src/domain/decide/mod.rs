@@ -14,7 +14,7 @@ mod row_conflicts;
 mod verdict;
 mod volume;
 
-pub use background::{HostQueue, UserMessage, add_background};
+pub use background::{Background, HostQueue, UserMessage, UserMetadata, add_background};
 pub use backup::{BackupCase, backup};
 pub use counter::{Children, CounterCase, broken_chain, counter};
 pub use deletion::Deletion;

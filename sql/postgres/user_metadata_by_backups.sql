@@ -1,0 +1,6 @@
+-- user_metadata_by_backups: reads the texts that users have set on a list of backups. The order makes two scans show the same ones.
+SELECT backup_id, key, value
+  FROM backup_metadata
+ WHERE backup_id = ANY(CAST($1 AS text[]))
+   AND deleted = FALSE
+ ORDER BY id;
