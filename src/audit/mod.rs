@@ -30,7 +30,7 @@ pub use error::AuditError;
 pub use line_digest::digest;
 pub use log::AuditLog;
 pub(crate) use path::default_path;
-pub(crate) use read::verify;
+pub(crate) use read::{read as records, verify};
 pub(crate) use record::{Begin, Intent, Settled, UnitOutcome};
 pub use record::{Event, Record};
 pub(crate) use runs::{RunHead, RunRecords, RunSummary, UnitHistory, load_run, load_runs, read_run, runs};

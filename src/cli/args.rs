@@ -190,11 +190,7 @@ impl SelectionArgs {
         };
         let mut policy = Policy { thresholds, asked: selection.statuses.clone(), ..Policy::default() };
         if let Some(decision) = decision {
-            policy.assume_dead = match decision.assume_dead.as_slice() {
-                [] => AssumeDead::None,
-                hosts if hosts.iter().any(|host| host == "all") => AssumeDead::All,
-                hosts => AssumeDead::Hosts(hosts.iter().cloned().collect()),
-            };
+            policy.assume_dead = assume_dead(&decision.assume_dead);
             policy.to = decision.to.clone();
             policy.allow_unverified = decision.allow_unverified;
             policy.no_quota = decision.no_quota;
@@ -204,6 +200,15 @@ impl SelectionArgs {
             policy.rehost = decision.rehost.clone().map(|host| NewHost { host, backup_driver });
         }
         Ok(Wanted { selection, policy, may_be_empty: self.allow_empty })
+    }
+}
+
+/// The hosts of `--assume-dead`.
+pub fn assume_dead(hosts: &[String]) -> AssumeDead {
+    match hosts {
+        [] => AssumeDead::None,
+        hosts if hosts.iter().any(|host| host == "all") => AssumeDead::All,
+        hosts => AssumeDead::Hosts(hosts.iter().cloned().collect()),
     }
 }
 

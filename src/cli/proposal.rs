@@ -47,7 +47,7 @@ pub fn propose<'a>(context: &Context<'_>, database: &mut Database, wanted: &'a W
     Ok(proposal)
 }
 
-fn gather(
+pub fn gather(
     context: &Context<'_>,
     database: &mut Database,
     wanted: &Wanted,

@@ -138,13 +138,25 @@ impl Ui {
         self.written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
     }
 
-    /// Writes a line of a result for people: a coloured word, and a text that is broken to the width of the terminal.
-    pub fn entry(&self, color: u8, word: &str, text: &str) -> io::Result<()> {
-        let line = terminal(&format!("{word:<8} {text}"));
-        let line = self.options.width.map_or_else(|| line.clone(), |width| broken(&line, usize::from(width)));
-        let line =
-            if self.options.color && !word.is_empty() { line.replacen(word, &format!("\u{1b}[{color}m{word}\u{1b}[0m"), 1) } else { line };
+    /// Writes a line of a result for people, broken to the width of the terminal.
+    pub fn result_line(&self, line: &str) -> io::Result<()> {
+        self.text(&format!("{}\n", self.fitted(line)))
+    }
+
+    /// The same, beginning with a coloured word.
+    pub fn result_entry(&self, color: u8, word: &str, text: &str) -> io::Result<()> {
+        let line = self.fitted(&format!("{word:<8} {text}"));
+        let colored = format!("\u{1b}[{color}m{word}\u{1b}[0m");
+        let line = if self.options.color { line.replacen(word, &colored, 1) } else { line };
         self.text(&format!("{line}\n"))
+    }
+
+    fn fitted(&self, line: &str) -> String {
+        let line = terminal(line);
+        match self.options.width {
+            Some(width) => broken(&line, width.into()),
+            None => line,
+        }
     }
 
     /// A sentence beside the result; not when quiet.

@@ -79,7 +79,7 @@ impl<'a> ProposedPlan<'a> {
     }
 }
 
-fn request<'q>(wanted: &'q Wanted, checks: &'q Checks, has_checked: bool) -> ScanRequest<'q> {
+pub(super) fn request<'q>(wanted: &'q Wanted, checks: &'q Checks, has_checked: bool) -> ScanRequest<'q> {
     ScanRequest { storage_checked: has_checked, ..ScanRequest::new(&wanted.policy, &wanted.selection, KeptRows::Changes, checks) }
 }
 

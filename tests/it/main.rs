@@ -24,6 +24,7 @@ mod differential;
 mod doctor;
 mod documents;
 mod dry_run;
+mod explain;
 mod failover;
 mod faults;
 mod guards;

@@ -109,9 +109,9 @@ pub fn run(context: &Context<'_>, args: &DoctorArgs) -> Result<Exit> {
             "warning" => 33,
             _ => 31,
         };
-        ui.entry(color, state, &format!("{topic}: {text}"))?;
+        ui.result_entry(color, state, &format!("{topic}: {text}"))?;
         if let Some(advice) = advice {
-            ui.entry(0, "", &format!("-> {advice}"))?;
+            ui.result_line(&format!("{:9}-> {advice}", ""))?;
         }
     }
     ui.say(said);

@@ -5,6 +5,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod doctor;
+pub mod explain;
 pub mod history;
 pub mod plan;
 pub mod repair;
@@ -37,6 +38,8 @@ pub struct Cli {
 pub enum Command {
     /// List what is stuck or inconsistent, with evidence and proposed changes
     Scan(scan::ScanArgs),
+    /// Tell all that is known about one backup, what a repair would make of it, and why nothing else
+    Explain(explain::ExplainArgs),
     /// Verify the data of backups on their storage; changes nothing
     Check(check::CheckCommandArgs),
     /// Write a plan, and a report or a script of it; changes nothing
@@ -90,6 +93,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
     }
     match command {
         Command::Scan(args) => scan::run(context, args),
+        Command::Explain(args) => explain::run(context, args),
         Command::Check(args) => check::run(context, args),
         Command::Plan(args) => plan::run(context, args),
         Command::Apply(args) => apply::run(context, args),

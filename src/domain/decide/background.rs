@@ -64,7 +64,7 @@ pub struct UserMessage {
 
 impl UserMessage {
     /// Source: `cinder/message/message_field.py` (`Detail`), for the actions on backups.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let detail = self.detail_id.as_deref().unwrap_or("NULL");
         let meaning = match detail {
             "001" => "an unknown error occurred",
