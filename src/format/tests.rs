@@ -85,6 +85,31 @@ impl<R: Read> Read for Drip<R> {
 }
 
 #[test]
+fn a_volume_is_described_by_what_it_states_and_by_nothing_else() {
+    let of = |volume_meta: serde_json::Value| {
+        let file = serde_json::json!({"backup_name": null, "objects": [{"x": [1, {}]}], "volume_meta": volume_meta}).to_string();
+        metadata::describe(file.as_bytes()).unwrap().volume
+    };
+    let base = |base: serde_json::Value| of(serde_json::json!({"version": 2, "volume-base-metadata": base}).to_string().into());
+    let full = base(serde_json::json!({"size": 3, "project_id": "p", "volume_type_id": null, "encryption_key_id": "k", "bootable": true}));
+    let facts = metadata::VolumeFacts {
+        size: Some(3),
+        project_id: Some("p".to_owned()),
+        volume_type_id: None,
+        encryption_key_id: Some("k".to_owned()),
+    };
+    assert_eq!(full, Some(facts));
+    for strange in [serde_json::json!({"size": "3"}), serde_json::json!([]), serde_json::json!({"project_id": 1})] {
+        assert_eq!(base(strange), None);
+    }
+    for strange in [serde_json::json!(null), "".into(), "{}".into(), "x".into()] {
+        assert_eq!(of(strange), None);
+    }
+    assert!(metadata::describe(br#"{"backup_name": "\ud800"}"#.as_slice()).is_err());
+    assert!(metadata::describe(br#"{"volume_meta": 1}"#.as_slice()).is_err());
+}
+
+#[test]
 fn files_of_cinders_driver_are_read() {
     let volumes = [fixture("volume-1"), fixture("volume-2")];
     for (folder, compression) in
@@ -109,6 +134,10 @@ fn files_of_cinders_driver_are_read() {
             assert_eq!(head, expected);
             assert_eq!(read_metadata(Drip(file("_metadata").as_slice(), false)).unwrap(), (head, entries.clone()));
             assert!(entries.iter().any(|entry| entry.compression == compression), "{folder} {number}");
+            let described = metadata::describe(Drip(file("_metadata").as_slice(), false)).unwrap();
+            assert_eq!(described.name.as_deref(), Some("Ä \"quoted\" 😀 name\n"));
+            assert_eq!((described.description, described.parent_id, described.created_at), (None, expected.parent_id, expected.created_at));
+            assert_eq!(described.volume, Some(metadata::VolumeFacts::default()));
 
             for (index, entry) in (1..).zip(&entries) {
                 assert_eq!(names::role(&prefix(backup), &entry.name), names::ObjectRole::Data(index));

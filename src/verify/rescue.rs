@@ -228,3 +228,113 @@ impl Summary {
         summary
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn lost(id: usize, parent: Option<usize>, obstacle: bool) -> LostBackup {
+        LostBackup {
+            id: id.to_string(),
+            name: None,
+            description: None,
+            driver: Driver::S3,
+            location: String::new(),
+            container: Some("c".to_owned()),
+            service_metadata: "volume_v/20261122101112/az_nova_backup_b".to_owned(),
+            volume_id: Some("v".to_owned()),
+            // A transfer between the backups of a chain.
+            project_id: Some(format!("p{}", id % 3)),
+            volume_type_id: None,
+            encrypted: Some(false),
+            parent_id: parent.map(|parent| parent.to_string()),
+            parent: parent.map(|_| Parent::Lost),
+            live_increments: 1,
+            size: Some(1),
+            created_at: None,
+            verdict: Some(CheckVerdict::Intact),
+            level_reached: Some(Level::Deep),
+            object_count: Some(7),
+            obstacles: obstacle.then(|| "damaged".to_owned()).into_iter().collect(),
+            unknown: NEVER_KNOWN.to_vec(),
+            derived: Vec::new(),
+            backup_service: None,
+            backup_url: None,
+        }
+    }
+
+    fn record(backup: &LostBackup) -> Option<Value> {
+        Some(serde_json::from_slice(&STANDARD.decode(backup.backup_url.as_ref()?).unwrap()).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn parents_come_first_and_nothing_on_a_backup_with_an_obstacle_is_importable(
+            parents in proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>(), 0..5_u8), 1..30)
+        ) {
+            // The parent of each is one of those before it.
+            let parent = |number: usize, (index, has, _): &(prop::sample::Index, bool, u8)| (number > 0 && *has).then(|| index.index(number.max(1)));
+            let of: Vec<Option<usize>> = parents.iter().enumerate().map(|(number, one)| parent(number, one)).collect();
+            let mut backups: Vec<LostBackup> =
+                parents.iter().enumerate().rev().map(|(number, (.., obstacle))| lost(number, of[number], *obstacle == 0)).collect();
+            let chain = |number: usize| std::iter::successors(Some(number), |number| of[*number]);
+            let depth = (0..of.len()).map(|number| (number.to_string(), chain(number).count() - 1)).collect();
+            arrange(&mut backups, &depth, &|driver| driver.class_path().to_owned());
+            let places: HashMap<usize, usize> = backups.iter().enumerate().map(|(place, one)| (one.id.parse().unwrap(), place)).collect();
+            let is_right = |number: usize| chain(number).all(|number| parents[number].2 != 0);
+            for backup in &backups {
+                let number: usize = backup.id.parse().unwrap();
+                prop_assert!(of[number].is_none_or(|parent| places[&parent] < places[&number]));
+                prop_assert_eq!(backup.is_importable(), is_right(number));
+                prop_assert_eq!(backup.obstacles.is_empty(), is_right(number));
+                if let Some(record) = record(backup) {
+                    let increments = (0..of.len()).filter(|other| of[*other] == Some(number) && is_right(*other)).count() as u64;
+                    prop_assert_eq!(&record["num_dependent_backups"], &json!(increments + 1));
+                    prop_assert!(NEVER_KNOWN.iter().all(|column| record.get(column).is_none()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_row_or_of_the_prefix() {
+        for (stated, right, is_derived) in [
+            (Some("2026-11-22 15:21:43.393485+00:00"), "2026-11-22T15:21:43Z", false),
+            (Some("2026-11-22 17:21:43+02:00"), "2026-11-22T15:21:43Z", false),
+            (Some("2026-11-22 15:21:43"), "2026-11-22T15:21:43Z", false),
+            (Some("None"), "2026-11-22T10:11:12Z", true),
+            (None, "2026-11-22T10:11:12Z", true),
+        ] {
+            let mut backup = lost(1, None, false);
+            backup.set_time(stated);
+            assert_eq!(backup.remarkable().collect::<Vec<_>>(), if is_derived { vec!["created_at"] } else { vec![] }, "{stated:?}");
+            let mut backups = [backup];
+            arrange(&mut backups, &HashMap::new(), &|_| String::new());
+            let record = record(&backups[0]).unwrap();
+            assert_eq!((record["created_at"].as_str(), record["data_timestamp"].as_str()), (Some(right), Some(right)), "{stated:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_stated_only_if_there_is_none() {
+        let facts = |size, key: Option<&str>| VolumeFacts { size, encryption_key_id: key.map(str::to_owned), ..VolumeFacts::default() };
+        for (volume, size, key, remarkable) in [
+            (Some(facts(Some(2), None)), 2, Some(Value::Null), vec![]),
+            (Some(facts(Some(2), Some("k"))), 2, None, vec!["encryption_key_id"]),
+            (Some(facts(None, None)), 5, Some(Value::Null), vec!["size"]),
+            (Some(facts(Some(0), None)), 5, Some(Value::Null), vec!["size"]),
+            (None, 5, None, vec!["encryption_key_id", "size"]),
+        ] {
+            let mut backup = LostBackup { encrypted: None, size: None, ..lost(1, None, false) };
+            backup.set_volume(volume.clone(), Some(5));
+            assert_eq!((backup.size, backup.remarkable().collect()), (Some(size), remarkable), "{volume:?}");
+            let mut backups = [backup];
+            arrange(&mut backups, &HashMap::new(), &|_| String::new());
+            assert_eq!(record(&backups[0]).unwrap().get("encryption_key_id"), key.as_ref(), "{volume:?}");
+        }
+    }
+}

@@ -60,7 +60,7 @@ pub struct RescueReport {
 }
 
 impl Rescue<'_> {
-    /// Walks all storages, checks what has no live row, and makes the records. About 1 KB of memory for each lost backup. Beyond those of
+    /// Walks all storages, checks what has no live row, and makes the records. About 6 KB of memory for each lost backup. Beyond those of
     /// the walk, two passes over `backups`.
     pub fn run(self, database: &mut Database, observer: &dyn Observer) -> Result<RescueReport> {
         if database.schema.columns < ColumnSet::Liberty {
@@ -124,6 +124,7 @@ impl Rescue<'_> {
             Some(Target { backup, ancestors, columns })
         };
         let targets: Vec<Target> = lost.values().filter_map(target).collect();
+        drop(known);
         if report.interrupted.is_none() && !targets.is_empty() {
             let check = Check { storage: storage.clone(), request, deadline: None };
             let tasks = Tasks::from(in_order(targets));
@@ -152,19 +153,23 @@ impl RescueReport {
     /// Writes the commands of the imports, parents first, as a script for review.
     pub fn write_commands(&self, out: &mut dyn Write) -> Result<()> {
         let mut script = Script(out);
+        let commands = self.backups.iter().filter(|backup| backup.is_importable()).count();
+        let runs = self.backups.iter().filter(|backup| backup.is_importable() && is_certain(backup)).count();
+        let by = format!("written by {} at {}", self.head.program, stamp(Timestamp::now()));
         script.begin(
-        &[
-            &format!("Imports of backups that the database has no live row of, written by {} at {}.", self.head.program, stamp(Timestamp::now())),
-            &format!("Database: {}", self.head.database),
-            "Nothing was imported yet. Read each command and the comment before it, then run: sh THIS-FILE",
-            "An import makes the user and the project of the caller the owner of the backup. The project in a command is that of the volume. Run",
-            "the script as a user who may import (by default an administrator) and has a role in each of these projects.",
-            "A command is a comment if the project is not known, or if a restore needs a key whose id is not known.",
-            "Make sure that no other cloud uses this storage: the deletion of an imported backup removes its objects.",
-            "The service imports in the background: afterwards, each backup is `available`, or in `error` with a reason.",
-        ],
-        "rescue",
-    )?;
+            &[
+                &format!("Imports of backups that the database has no live row of, {by}."),
+                &format!("Database: {}", self.head.database),
+                "Nothing was imported yet. Read each command and the comment before it, then run: sh THIS-FILE",
+                "An import makes the user and the project of the caller the owner of the backup. The project in a command is that of the",
+                "volume. Run the script as a user who may import (by default an administrator) and has a role in each of these projects.",
+                &format!("{runs} of {} can run. The others are comments: their project is not known, or a", count(commands, "command")),
+                "restore may need a key whose id is not known.",
+                "Make sure that no other cloud uses this storage: the deletion of an imported backup removes its objects.",
+                "The service imports in the background: afterwards, each backup is `available`, or in `error` with a reason.",
+            ],
+            "rescue",
+        )?;
         let mut project = None;
         for (number, backup) in (1..).zip(&self.backups) {
             if project != Some(&backup.project_id) {
@@ -178,16 +183,15 @@ impl RescueReport {
                 script.comment(&format!("no command: {}", backup.obstacles.join("; ")))?;
                 continue;
             };
-            let owner = backup.project_id.as_deref().filter(|project| is_word(project));
             if backup.encrypted == Some(true) {
                 script.comment(KEY_IS_UNKNOWN)?;
             }
-            let sign = if owner.is_none() || backup.encrypted == Some(true) { "# " } else { "" };
-            let owner = owner.map_or_else(String::new, |project| format!(" --os-project-id {project}"));
+            let sign = if is_certain(backup) { "" } else { "# " };
+            let owner = owner(backup).map_or_else(String::new, |project| format!(" --os-project-id {project}"));
             script.line(format_args!("{sign}cinder{owner} backup-import {} {url} || failed=1", shell_word(service)))?;
         }
-        script.line("")?;
         for command in &self.follow_up {
+            script.line("")?;
             script.comment(&format!("After the imports, the counters of live parents: {command}"))?;
         }
         script.end()
@@ -405,6 +409,16 @@ fn note_result(lost: &mut BTreeMap<String, LostBackup>, result: CheckResult) {
 /// Whether a text from the storage is a word that no shell and no client can misread.
 fn is_word(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('-') && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// The project to import into, if it is a word.
+fn owner(backup: &LostBackup) -> Option<&str> {
+    backup.project_id.as_deref().filter(|project| is_word(project))
+}
+
+/// Whether nothing that an import needs is left to a person.
+fn is_certain(backup: &LostBackup) -> bool {
+    owner(backup).is_some() && backup.encrypted == Some(false)
 }
 
 /// What a person must do about the key of an encrypted volume.

@@ -242,3 +242,31 @@ fn only_what_an_older_dump_lacks_is_imported() {
     assert_eq!(backups(&chains.rescue(0, &[])).len(), 0);
     chains.restore();
 }
+
+/// The reason for the warning: without the id of its own key, Cinder takes the key of the volume for that of the backup.
+#[test]
+fn a_restore_without_the_key_of_the_backup_takes_that_of_the_volume() {
+    let cinder = RealBackups::new();
+    let store = Store::posix(&cinder.path("store"));
+    let mut data = VolumeData::zeros(cinder.volumes.join("data"), GIB, 1);
+    data.scribble(0, MIB);
+    let (volume, key) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
+    let made = &cinder.run(&[Job::backup(&store, "encrypted", &volume, &data).object_size(64 * MIB).encrypted(&key)])[0];
+    let copy = made.text("encryption_key_id");
+    assert_ne!(copy, key);
+    cinder.database.execute(&format!("DELETE FROM backups WHERE id = '{}'", made.id()));
+    let chains = Chains { cinder, store, projects: BTreeMap::new(), made: BTreeMap::new() };
+    let document = chains.rescue(0, &[]);
+    let found = &backups(&document)[0];
+    assert_eq!((&found["encrypted"], found["volume_type_id"].is_string()), (&json!(true), true), "{document:#}");
+    assert!(found["unknown"].as_array().expect("a list").contains(&json!("encryption_key_id")));
+    assert!(!document.to_string().contains(&key), "the key of the volume");
+    chains.import(&document);
+    let key_of_backup = || chains.cinder.database.cell("backups", &made.id(), "encryption_key_id");
+    assert_eq!(key_of_backup(), None);
+    let out = chains.cinder.volumes.join("restored");
+    let restored = &chains.cinder.run(&[Job::restore_id(&chains.store, &made.id(), &out)])[0];
+    assert_eq!(restored.outcome, "done", "{restored:?}");
+    assert!(data.is(&out));
+    assert_eq!(key_of_backup(), Some(key));
+}

@@ -386,7 +386,7 @@ fn completions_and_manual_pages_cover_all_commands() {
             assert!(answer.stdout.contains(word), "{shell} does not know {word}");
         }
     }
-    let commands = ["scan", "plan", "apply", "repair", "undo", "history", "demo", "completions", "man"];
+    let commands = ["scan", "plan", "apply", "repair", "undo", "rescue", "history", "demo", "completions", "man"];
     for command in [None].into_iter().chain(commands.into_iter().map(Some)) {
         let args: Vec<&str> = ["man"].into_iter().chain(command).collect();
         let page = answer(&mut bare(&args));

@@ -1,7 +1,7 @@
 //! The demo's backup storage: backups of volumes of 1 GiB, mostly zeros, as Cinder's posix driver writes them.
 //!
 //! Three backups are intact, one of them an increment; one is incomplete and one is corrupt. Their objects are as old as their rows. One was
-//! deleted but for its row, and of one that the database does not know, some objects are left.
+//! deleted but for its row. Two are not in the database: one is whole, and of the other some objects are left.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
@@ -70,8 +70,9 @@ const STORED: [(&str, Fate); 5] = [
 /// A backup whose delete has removed the objects. The driver leaves the directory.
 const DELETED: &str = "05a8c2f6-d7e1-49b3-8c60-f49d1b7e2a35";
 
-/// A backup without a row, whose driver was killed while writing this object.
-const LOST: (&str, Fate) = ("d17e60b5-42c8-4f0a-9c3d-6b58e21f7a94", Fate::EndedIn(3));
+/// Backups of one volume without rows, with the day of November on which each was made.
+const LOST: [(&str, Fate, u8); 2] =
+    [("d17e60b5-42c8-4f0a-9c3d-6b58e21f7a94", Fate::EndedIn(3), 1), ("d1c94e27-8a35-4d60-b7f1-3e05a96c82db", Fate::Whole, 2)];
 const VOLUME_OF_LOST: &str = "9b41c0d2-7e56-4a8f-b0d3-25f8c1a67e90";
 
 /// The backups in the storage, with the status that a check justifies.
@@ -89,17 +90,18 @@ pub fn fill(root: &Path, row: &mut dyn FnMut(&str) -> Result<Row>) -> Result<()>
         let failed = |error: io::Error| Error::new(Exit::Unexpected, format!("cannot make the backup {}: {error}", folder.display()));
         parent = Some((id, write(&folder, id, &row, digests, fate).map_err(failed)?));
     }
-    let (id, fate) = LOST;
-    let lost = Row {
-        volume_id: VOLUME_OF_LOST.to_owned(),
-        parent_id: None,
-        container: format!("d1/7e/{id}"),
-        prefix: format!("volume_{VOLUME_OF_LOST}_20251101020000_backup_{id}"),
-        created_at: "2025-11-01 02:00:00.000000".to_owned(),
-        size: 1,
-    };
     let failed = |error: io::Error| Error::new(Exit::Unexpected, format!("cannot fill {}: {error}", root.display()));
-    write(&root.join(&lost.container), id, &lost, None, fate).map_err(failed)?;
+    for (id, fate, day) in LOST {
+        let lost = Row {
+            volume_id: VOLUME_OF_LOST.to_owned(),
+            parent_id: None,
+            container: format!("{}/{}/{id}", id.get(..2).unwrap_or_default(), id.get(2..4).unwrap_or_default()),
+            prefix: format!("volume_{VOLUME_OF_LOST}_202511{day:02}020000_backup_{id}"),
+            created_at: format!("2025-11-{day:02} 02:00:00.000000"),
+            size: 1,
+        };
+        write(&root.join(&lost.container), id, &lost, None, fate).map_err(failed)?;
+    }
     fs::create_dir_all(root.join(row(DELETED)?.container)).map_err(failed)
 }
 
