@@ -81,6 +81,11 @@ impl Ui {
         self.options.format == Format::Table
     }
 
+    /// Whether results are a table whose columns were not chosen.
+    pub fn is_brief_table(&self) -> bool {
+        self.is_table() && self.options.columns.is_empty() && self.options.sort_columns.is_empty()
+    }
+
     /// Whether results are for programs, and hold everything.
     pub fn is_document(&self) -> bool {
         matches!(self.options.format, Format::Json | Format::Jsonl | Format::Yaml)

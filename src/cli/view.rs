@@ -13,6 +13,14 @@ use crate::verify::orphans::OrphanCount;
 use crate::verify::rescue::{LostBackup, Parent};
 use crate::workflow::{LeftAlone, Refused};
 
+/// The columns of [`FINDINGS`] that a table has without `--long`.
+const BRIEF: [&str; 6] = ["Kind", "ID", "Name", "Status", "Verdict", "Proposed"];
+
+/// The columns of a table of findings that fit a terminal.
+pub fn brief_findings() -> Vec<Column<Finding>> {
+    FINDINGS.iter().filter(|(title, _)| BRIEF.contains(title)).copied().collect()
+}
+
 pub const FINDINGS: &[Column<Finding>] = &[
     ("Kind", |finding| finding.kind.to_string().into()),
     ("ID", |finding| finding.id.as_str().into()),

@@ -587,3 +587,21 @@ fn a_log_continued_by_an_older_version_is_read_and_undone() {
     }
     assert_eq!(program.json(0, &["history", "verify"])["intact"], true);
 }
+
+#[test]
+fn undo_last_undoes_the_newest_run_and_names_it() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let program = Program::on(database.url());
+    let ids = [1, 2].map(|_| database.backup(|row| row.status("creating").host("gone").age(TWO_HOURS)));
+    fs::write(program.log(), "").unwrap();
+    fs::set_permissions(program.log(), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert!(program.expect(2, &["undo", "last", "--yes"]).stderr.contains("has no run"));
+    for id in &ids {
+        program.expect(0, &["repair", "--yes", id]);
+    }
+    let newest = program.last_run();
+    let said = program.expect(0, &["undo", "last", "--yes"]).stderr;
+    assert!(said.starts_with(&format!("The last run is {newest}, by repair at ")), "{said}");
+    let statuses = ids.each_ref().map(|id| database.cell("backups", id, "status").unwrap());
+    assert_eq!(statuses, ["error", "creating"]);
+}

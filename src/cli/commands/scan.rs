@@ -25,6 +25,9 @@ pub struct ScanArgs {
     pub selection: SelectionArgs,
     #[command(flatten)]
     pub decision: DecisionArgs,
+    /// Also show host, age and evidence in a table; other formats always have them
+    #[arg(long)]
+    pub long: bool,
     /// End with exit code 3 if there are findings
     #[arg(long)]
     pub detailed_exitcode: bool,
@@ -48,13 +51,18 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     if !wanted.selection.backups.is_empty() {
         say_unreported(ui, &scan, &document.findings.iter().map(|finding| Ok(finding?.id)).collect::<io::Result<_>>()?);
     }
-    ui.result(document, "findings", || Grid::try_of(document.findings.iter(), view::FINDINGS))?;
+    let brief = view::brief_findings();
+    let columns = if ui.is_brief_table() && !args.long { &brief } else { view::FINDINGS };
+    ui.result(document, "findings", || Grid::try_of(document.findings.iter(), columns))?;
     if ui.is_table() {
         for notice in &document.notices {
             ui.warn(&notice.text);
             for command in &notice.follow_up {
                 ui.say_command(format!("  {command}"));
             }
+        }
+        if columns.len() < view::FINDINGS.len() && !document.findings.is_empty() {
+            ui.say("--long also shows host, age and evidence; `cinder-backup-repair explain BACKUP` tells the whole story");
         }
         let (summary, live) = (sentences::scan(document, &wanted.selection), scan.census.live);
         ui.say(format!("{summary} (of {live} live backups in {})", database.location));

@@ -100,6 +100,12 @@ fn all_formats_agree() {
     let table = form(&["-c", "id", "-c", "Verdict"]);
     let of_table: Vec<&str> = table.lines().filter(|line| line.contains("| ") && !line.contains("| ID")).map(|line| &line[2..38]).collect();
     assert_eq!(of_table, ids);
+    // The columns that fit a terminal, and with --long all, as every other format has them.
+    let titles =
+        |args: &[&str]| form(args).lines().nth(1).unwrap().split_whitespace().filter(|word| *word != "|").collect::<Vec<_>>().join(" ");
+    assert_eq!(titles(&[]), "Kind ID Name Status Verdict Proposed");
+    assert_eq!(titles(&["--long"]), "Kind ID Name Status Host Age Verdict Proposed Evidence");
+    assert!(form(&["-f", "csv"]).lines().next().unwrap().contains("Evidence"));
     // NULL is None, as in the OpenStack clients.
     assert!(form(&["-f", "value", "-c", "name"]).lines().any(|line| line == "None"));
     // Column names are matched leniently; the order is that of the options.
