@@ -1,6 +1,6 @@
 //! Makes the findings of a scan: reads the related rows of the backups in the census, and decides.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -317,9 +317,18 @@ impl<'a> Findings<'a> {
                 reservations.entry(reservation.project_id.clone()).or_default().push(reservation);
             }
         }
+        // MySQL and MariaDB take such ids for the same project, and so Cinder counts them together.
+        let mut spellings: HashMap<String, BTreeSet<&str>> = HashMap::new();
+        for project in self.census.projects.keys().chain(pending.quotas.keys()).filter(|_| corrects && reader.ignores_case()) {
+            spellings.entry(key(project).into_owned()).or_default().insert(project);
+        }
         for (project, usages) in &pending.quotas {
-            let wait_reason =
-                self.recounted.contains(project).then(|| "another unit changes what it counts; scan again afterwards".to_owned());
+            let is_ambiguous = spellings.get(key(project).as_ref()).is_some_and(|all| all.len() > 1);
+            let wait_reason = if is_ambiguous {
+                Some("its rows spell the project id in several ways; run `cinder-manage quota sync` instead".to_owned())
+            } else {
+                self.recounted.contains(project).then(|| "another unit changes what it counts; scan again afterwards".to_owned())
+            };
             let of_project = corrects.then(|| reservations.remove(project).unwrap_or_default());
             let case = quota_case(project, usages.clone(), of_project, self.census, wait_reason);
             let finding = decide::quota(&case, self.situation).filter(|_| corrects || case.is_contradictory());

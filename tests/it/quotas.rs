@@ -244,6 +244,44 @@ fn a_project_whose_backups_the_same_run_deletes_waits_for_the_next_one() {
     assert_eq!(cinder::quota(&database.url(), "check"), [] as [String; 0]);
 }
 
+/// MySQL and MariaDB do not tell them apart, so Cinder counts them together.
+#[test]
+fn project_ids_that_differ_in_case_are_not_counted_apart_where_cinder_does_not() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.insert(&usages("abc", 1, (9, 0), (9, 0)));
+        database.insert(&[backup().project_id("abc").size(2), backup().project_id("ABC").size(4), backup().project_id("abc").size(1)]);
+        let program = Program::on(database.url());
+        if matches!(engine, Engine::Mysql | Engine::Mariadb) {
+            let document = fix(&program, 6, &["--yes"]);
+            assert!(reason(&document).contains("several ways"), "{document:#}");
+        } else {
+            assert_eq!(fix(&program, 0, &["--yes"])["summary"]["applied"], 1);
+        }
+        cinder::quota(&database.url(), "sync");
+        let counted = if matches!(engine, Engine::Mysql | Engine::Mariadb) { ("3", "7") } else { ("2", "3") };
+        let of = |id: &str| database.cell("quota_usages", id, "in_use").unwrap();
+        assert_eq!((of("10").as_str(), of("11").as_str()), counted, "{}", engine.name());
+    }
+}
+
+/// The quota is changed by the size in the plan.
+#[test]
+fn a_size_that_another_run_fills_in_stops_a_deletion() {
+    for engine in engines() {
+        let database = fresh(engine, Columns::Full);
+        database.insert(&usages("p", 1, (1, 0), (4, 0)));
+        database.insert(&[backup().project_id("p").status("deleting").host(GONE).size(None::<i64>)]);
+        let program = Program::on(database.url());
+        program.expect(0, &["plan", "--to", "deleted", "--allow-unverified", "--out", "plan.json"]);
+        database.execute("UPDATE backups SET size = 4");
+        let before = database.rows_of(&ALL);
+        let document = program.json(4, &["apply", "plan.json", "--yes"]);
+        assert!(document["units"][0].to_string().contains("\"column\":\"size\""), "{document:#}");
+        assert_eq!(changes(&before, &database.rows_of(&ALL)), []);
+    }
+}
+
 /// Its number is wrong, so a deletion leaves it at 0. When Cinder makes another backup, it counts again.
 #[test]
 fn a_deletion_notices_that_cinder_has_counted_a_quota_again() {
