@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -190,8 +191,10 @@ pub struct QuietSince {
 }
 
 impl QuietSince {
-    /// The settle time before these clocks.
-    pub fn new(storage: Timestamp, database: jiff::civil::DateTime, settle: SignedDuration) -> Self {
+    /// The settle time before now, by the clocks of this machine and of the database. Objects have to be old by both: a clock that is ahead
+    /// does not make them old.
+    pub fn new(machine: Timestamp, database: jiff::civil::DateTime, settle: SignedDuration) -> Self {
+        let storage = Offset::UTC.to_timestamp(database).map_or(machine, |database| database.min(machine));
         let storage = storage.checked_sub(settle).unwrap_or(Timestamp::MIN);
         Self { storage, database: database.checked_sub(settle).unwrap_or(jiff::civil::DateTime::MIN) }
     }
@@ -553,6 +556,16 @@ mod tests {
                     prop_assert_eq!(places.entry(group.backup_id).or_insert_with(|| found.clone()), &found);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_no_object_old() {
+        let (settle, hour) = (SignedDuration::from_secs(900), 3_600);
+        for (machine, database) in [(0, 0), (hour, 0), (0, hour)] {
+            let [machine, database] = [machine, database].map(|ahead| Timestamp::from_second(100_000 + ahead).unwrap());
+            let quiet = QuietSince::new(machine, Offset::UTC.to_datetime(database), settle);
+            assert_eq!(quiet.storage.as_second(), 100_000 - 900);
         }
     }
 

@@ -752,7 +752,10 @@ fn images_snapshots_and_metadata_without_a_live_backup_are_orphans() {
     let [marked, half, gone] =
         [lab.made(&volumes[0], &full), lab.killed(&volumes[1], &full, "before-metadata"), lab.made(&volumes[2], &full)];
     let image = |place: usize, id: &str| format!("volume-{}.backup.{id}", volumes[place]);
-    lab.database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{marked}'"));
+    // After the others were made, as if it had been deleted just now.
+    let deleted = "deleted = 1, status = 'deleted', deleted_at = datetime('now', '+1 second')";
+    lab.database.execute(&format!("UPDATE backups SET {deleted} WHERE id = '{marked}'"));
+    std::thread::sleep(std::time::Duration::from_secs(3));
     forget(lab, &half);
     let gone_image = format!("{BACKUPS}/{}", image(2, &gone));
     lab.ceph.run("rbd", &["snap", "purge", "--no-progress", &gone_image]);

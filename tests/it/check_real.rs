@@ -259,7 +259,12 @@ fn orphans_agree_with_cinder(store: impl FnOnce(&RealBackups) -> Store, tools: O
     for name in ["lost", "killed"] {
         database.execute(&format!("DELETE FROM backups WHERE id = '{}'", id(name)));
     }
-    database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{}'", id("marked")));
+    // After the others were made, as if it had been deleted just now.
+    database.execute(&format!(
+        "UPDATE backups SET deleted = 1, status = 'deleted', deleted_at = datetime('now', '+1 second') WHERE id = '{}'",
+        id("marked")
+    ));
+    std::thread::sleep(std::time::Duration::from_secs(3));
     // Where nothing of this backup is.
     let prefix = done[6].text("service_metadata").replace(&id("gone"), &Uuid::new_v4().to_string());
     database.execute(&format!("UPDATE backups SET service_metadata = '{prefix}' WHERE id = '{}'", id("gone")));

@@ -3,18 +3,19 @@
 //! Each orphan is read again, on the storage and in the database, just before its commands are written. The script refuses to run when it is
 //! older than a day.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use jiff::Timestamp;
+use jiff::tz::Offset;
 
 use super::ceph::unreadable;
 use super::{PORTION, Result, StorageResult, Walk, ceph};
 use crate::domain::id::{key, same};
 use crate::domain::status::DELETED;
 use crate::domain::text::count;
-use crate::domain::time::stamp;
+use crate::domain::time::{parse, stamp};
 use crate::domain::{CodeSet, Driver, StorageRow};
 use crate::format::names::Prefix;
 use crate::scan::CompactIds;
@@ -47,6 +48,7 @@ fn begin(script: &mut Script<'_>, head: &OrphanHead) -> Result<()> {
         &[
             &format!("Commands that remove what no live backup needs, written by {} at {}.", head.program, stamp(Timestamp::now())),
             &format!("Database: {}", head.database),
+            "If that is a copy or an old state of the database of the cloud, stop here: what is deleted in the copy may be live in the cloud.",
             "Nothing was removed yet. Read each command and the comment before it, then run: sh THIS-FILE",
             "Some commands are comments: those of finished backups without a row, of half backups on the same storage, and of rows that Cinder",
             "did not delete. Import such a backup with `cinder backup-import`, or make sure that nobody needs it, above all no other cloud that",
@@ -83,8 +85,8 @@ fn description(kind: OrphanKind, orphan: &Orphan, totals: &ObjectTotals, row: Op
 struct Needs {
     /// The numbers of backups, and of volumes with all their backups, that a live backup may need although their own rows are not live.
     held: HashSet<u128>,
-    /// The locations with finished backups without a row: another cloud may use them.
-    shared: BTreeSet<(Driver, String)>,
+    /// The locations with finished backups without a row, and when the newest of them was written: another cloud may use them.
+    shared: BTreeMap<(Driver, String), Option<Timestamp>>,
     /// Whether the script needs the client of S3.
     uses_aws: bool,
 }
@@ -96,10 +98,15 @@ impl Needs {
 
     /// What a command begins with: a comment sign if only a person can know that nobody needs the backup.
     fn sign(&self, kind: OrphanKind, orphan: &Orphan, row: Option<&StorageRow>) -> &'static str {
+        let theirs = self.shared.get(&(orphan.driver, orphan.location.clone()));
         let is_certain = match kind {
-            OrphanKind::Half => !self.shared.contains(&(orphan.driver, orphan.location.clone())),
-            // Somebody may have hidden the row by hand.
-            OrphanKind::RowDeleted => row.is_some_and(|row| row.status.as_deref() == Some(DELETED)),
+            OrphanKind::Half => theirs.is_none(),
+            // Somebody may have hidden the row by hand. In a copy of a database a row may be deleted whose original is live. Then the
+            // original goes on and makes backups without a row in the copy. A backup whose row was purged is older than the deletion.
+            OrphanKind::RowDeleted => row.is_some_and(|row| {
+                let deleted_at = row.deleted_at.as_deref().and_then(parse).and_then(|at| Offset::UTC.to_timestamp(at).ok());
+                row.status.as_deref() == Some(DELETED) && theirs.is_none_or(|newest| newest.is_some() && *newest < deleted_at)
+            }),
             _ => false,
         };
         if is_certain { "" } else { "# " }
@@ -113,12 +120,13 @@ fn number_of(id: &str) -> u128 {
 impl Walk<'_, '_> {
     /// Reads what live backups need. Two passes over `backups`, and 16 bytes for each live one.
     fn needs(&mut self, orphans: &Spool<Orphan>) -> Result<Needs> {
-        let (mut live, mut held, mut shared, mut uses_aws) = (Vec::new(), HashSet::new(), BTreeSet::new(), false);
+        let (mut live, mut held, mut shared, mut uses_aws) = (Vec::new(), HashSet::new(), BTreeMap::new(), false);
         for orphan in orphans.iter() {
             let orphan = orphan?;
             uses_aws |= orphan.driver == Driver::S3;
             if orphan.kind == OrphanKind::NoRow {
-                shared.insert((orphan.driver, orphan.location));
+                let newest = shared.entry((orphan.driver, orphan.location)).or_default();
+                *newest = orphan.totals.newest_at.max(*newest);
             }
         }
         self.each_row(&mut |row| {

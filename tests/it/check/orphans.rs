@@ -344,6 +344,28 @@ fn what_may_be_of_another_cloud_or_was_hidden_by_hand_gets_only_a_comment() {
     }
 }
 
+/// The row of a live backup was deleted in a copy of the database, and the original has made another backup since.
+#[test]
+fn what_is_deleted_in_a_copy_of_the_database_gets_only_a_comment() {
+    let site = Site::new();
+    site.available();
+    let live = site.available();
+    delete_row(&site, &live, TWO_HOURS);
+    let (script, second) = (site.path("remove.sh"), site.path("second.sh"));
+    // A row that was purged is no sign of it: its backup was there before the deletion.
+    let purged = site.store.place(&new_id(), None);
+    fs::read_dir(&purged.dir).unwrap().for_each(|entry| age(&entry.unwrap().path(), 9_000));
+    let remove = |script: &str| {
+        site.program.expect(0, &["check", "--orphans", "--commands", script]);
+        is_named(&active(script), &live)
+    };
+    assert!(remove(&script));
+    assert!(fs::read_to_string(&script).unwrap().contains("# If that is a copy or an old state of the database"));
+    let newer = site.store.place(&new_id(), None);
+    fs::read_dir(&newer.dir).unwrap().for_each(|entry| age(&entry.unwrap().path(), 3_600));
+    assert!(!remove(&second));
+}
+
 #[test]
 fn a_script_of_which_a_command_failed_says_so() {
     let site = Site::new();
