@@ -90,30 +90,32 @@ impl Rescue<'_> {
             interrupted: end.interrupted,
             follow_up: Vec::new(),
         };
-        let (mut wanted, mut deleted, mut in_ceph) = (Vec::new(), HashSet::new(), 0);
+        let (mut wanted, mut deleted, mut in_ceph) = (Vec::new(), HashSet::new(), HashSet::new());
         for orphan in orphans.iter() {
             let orphan = orphan?;
             let Some(id) = orphan.backup_id.clone() else { continue };
             match orphan.kind.known() {
-                Some(OrphanKind::NoRow | OrphanKind::RowDeleted) if orphan.driver == Driver::Ceph => in_ceph += 1,
-                Some(OrphanKind::NoRow) => wanted.push(orphan),
-                Some(OrphanKind::RowDeleted) if named.contains(&id) => wanted.push(orphan),
-                Some(OrphanKind::RowDeleted) => {
+                Some(OrphanKind::RowDeleted) if !named.contains(&id) => {
                     deleted.insert(id);
                 }
+                Some(OrphanKind::NoRow | OrphanKind::RowDeleted) if orphan.driver == Driver::Ceph => {
+                    in_ceph.insert(id);
+                }
+                Some(OrphanKind::NoRow | OrphanKind::RowDeleted) => wanted.push(orphan),
                 _ => {}
             }
         }
-        if in_ceph > 0 {
-            let text = "in Ceph without a live row: this command makes no records for Ceph, see docs/rescue.md";
-            report.unread.push(format!("{} {text}", count(in_ceph, "image, snapshot or object")));
+        if !in_ceph.is_empty() {
+            let lost = count(in_ceph.len(), "backup");
+            report.unread.push(format!("no record for {lost} in Ceph without a live row: docs/rescue.md says what can be done by hand"));
         }
         if report.interrupted.is_some() {
             return Ok(report);
         }
         let mut lost = read_all(&storage, wanted, observer, &mut report.interrupted)?;
         if let Some(id) = named.iter().find(|id| !lost.contains_key(*id)).filter(|_| report.interrupted.is_none()) {
-            return Err(Error::Unusable(format!("backup {id} is not finished on the storage, or its row is live: nothing to rescue")));
+            let why = "it is not finished on the storage, its row is live, its objects are younger than --settle, or it is in Ceph";
+            return Err(Error::Unusable(format!("nothing to rescue of backup {id}: {why}")));
         }
         let known = known(database, &mut lost, &deleted)?;
         let depths = keep_named(&mut lost, named, &known);

@@ -805,6 +805,10 @@ fn images_snapshots_and_metadata_without_a_live_backup_are_orphans() {
     .collect();
     assert_eq!(orphans_of(&document, &all, &backups), right, "{document:#} {}", found.stderr);
     assert_eq!((found.code, &document["unread"]), (Some(9), &json!([])), "{}", found.stderr);
+    // A record cannot be made for the one that has no row.
+    let lost = answer(program.command(&["rescue", "-f", "json", "--settle", "0"]).args(&flags).env("PATH", &path));
+    assert_eq!((lost.code, lost.json()["backups"].as_array().map(Vec::len)), (Some(4), Some(0)), "{}", lost.stderr);
+    assert!(lost.stderr.contains("in Ceph without a live row"), "{}", lost.stderr);
     let marked_bytes = document["orphans"].as_array().unwrap().iter().find(|one| one["name"] == image(0, &marked).as_str()).unwrap();
     assert_eq!(marked_bytes["bytes"], 4 * MIB);
     assert_eq!(orphans_of(&find("1h", None).json(), &all, &backups).len(), 1, "all but what is gone is too young");
