@@ -68,6 +68,7 @@ pub const CHECKS: &[Column<CheckResult>] = &[
         words.into_iter().filter_map(|(is_so, word)| is_so.then_some(word)).collect::<Vec<_>>().join(", ").into()
     }),
     ("Reached", |result| result.reached().map(|level| level.to_string()).into()),
+    ("Restorable", |result| result.restorable.map(|restorable| restorable.to_string()).into()),
     ("Objects", |result| result.objects.expected.into()),
     ("Bytes", |result| result.bytes.expected.into()),
     ("Problems", |result| result.problems.len().into()),

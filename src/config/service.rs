@@ -1,6 +1,6 @@
 //! The settings in cinder.conf for Cinder's services: their heartbeats, and the backup driver.
 
-use super::{CinderConf, ConfigError, Setting};
+use super::{CinderConf, ConfigError, Setting, StorageOptions};
 
 /// How Cinder's services send heartbeats.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct ServiceSettings {
     pub report_interval: u64,
     /// The class of the backup driver, if it is set.
     pub backup_driver: Option<String>,
+    /// `backup_use_same_host`: work on a backup goes to its host, or fails.
+    pub uses_same_host: bool,
 }
 
 impl ServiceSettings {
@@ -32,7 +34,8 @@ impl ServiceSettings {
             ));
         }
         let backup_driver = cinder.get("DEFAULT", "backup_driver")?.map(|setting| setting.value).filter(|driver| !driver.is_empty());
-        Ok(Self { service_down_time, report_interval: report_interval.value, backup_driver })
+        let uses_same_host = StorageOptions::new(cinder.clone(), &[])?.boolean("backup_use_same_host", false)?.value;
+        Ok(Self { service_down_time, report_interval: report_interval.value, backup_driver, uses_same_host })
     }
 }
 

@@ -11,7 +11,7 @@ use jiff::civil::DateTime;
 use super::shards::ObjectPart;
 use super::status::{CREATING, DELETING, ERROR, ERROR_DELETING, RESTORING};
 use super::time::{human, is_same_moment, moment, rfc3339, seconds_between, stamp};
-use super::{Backup, Code, ColumnSet, Driver, Image, ProblemCode, Table};
+use super::{Backup, Code, ColumnSet, Driver, Image, ProblemCode, Restorable, RestoreReason, Table};
 
 /// How far apart the clocks of hosts may be, in seconds.
 const CLOCKS: i64 = 300;
@@ -215,6 +215,13 @@ pub struct CheckResult {
     /// The host that it ran on; `None` in documents of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// Whether Cinder would restore it, by the services when the rows were read; `None` in a check for a repair, and in documents of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restorable: Option<Restorable>,
+    /// Why not, or why that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restorable_reasons: Vec<RestoreReason>,
     /// The backup's row as it was checked, and those of its ancestors, the parent first. A check document has the latter once for all
     /// results.
     pub rows: Vec<Image>,

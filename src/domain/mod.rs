@@ -17,6 +17,7 @@ mod outcome;
 mod policy;
 mod problem_code;
 pub(crate) mod record_stream;
+mod restorable;
 mod rows;
 mod sealed;
 mod selection;
@@ -42,6 +43,8 @@ pub(crate) use outcome::{Tally, UnitResult};
 pub use policy::{AssumeDead, NewHost, Policy};
 pub(crate) use policy::{Situation, Thresholds};
 pub use problem_code::ProblemCode;
+pub use restorable::RestoreCode;
+pub(crate) use restorable::{Restorable, RestoreReason, RestoreSite, restorable};
 pub(crate) use rows::{Attachment, Moved};
 pub use rows::{Backup, ColumnSet, Image, Snapshot, Table, Volume};
 pub(crate) use rows::{BackupMetadata, QuotaUsage, Reservation, StorageRow};
@@ -64,4 +67,4 @@ macro_rules! display_by_serde {
 }
 pub(crate) use display_by_serde;
 
-display_by_serde!(CheckVerdict, Driver, FindingKind, Level, Outcome, Table, Verdict);
+display_by_serde!(CheckVerdict, Driver, FindingKind, Level, Outcome, Restorable, Table, Verdict);

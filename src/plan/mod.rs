@@ -404,6 +404,16 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_of_a_version_without_zones_is_read_unless_it_moves_a_backup() {
+        let mut plan = plan();
+        edit(&mut plan, |units| drop(units[0].before[0].columns.remove("availability_zone")));
+        assert!(Plan::parse(text(&plan).as_bytes()).is_ok());
+        edit(&mut plan, |units| units[0].kind = FindingKind::Host);
+        let error = Plan::parse(text(&plan).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("does not have the columns of such a row"), "{error}");
+    }
+
+    #[test]
     fn units_are_numbered_in_the_order_of_the_plan_whatever_order_they_are_found_in() {
         let unit = plan().units.get(0).unwrap().unwrap();
         let named = |(kind, id): (FindingKind, &str)| Unit { kind, id: id.to_owned(), ..unit.clone() };

@@ -1,7 +1,7 @@
 //! One result from those of several shards that each read a part of a backup's objects.
 
 use crate::domain::shards::ObjectPart;
-use crate::domain::{CheckResult, CheckVerdict, Problem, ProblemCode};
+use crate::domain::{Backup, CheckResult, CheckVerdict, Problem, ProblemCode, restorable};
 
 /// The result of a backup whose objects were read in parts; `None` if the parts are not all of its objects, each once.
 ///
@@ -31,6 +31,11 @@ pub fn combine(results: Vec<CheckResult>) -> Option<CheckResult> {
         if all.verdict == CheckVerdict::Intact {
             (all.verdict, all.level_reached, all.object_count) = (CheckVerdict::Unverifiable, None, None);
         }
+    }
+    // Each shard has judged its own part.
+    if let Some(row) = all.rows.first().filter(|_| all.restorable.is_some()) {
+        let (restorable, reasons) = restorable(&Backup::of_image(row), &all, None);
+        (all.restorable, all.restorable_reasons) = (Some(restorable), reasons);
     }
     Some(all)
 }
@@ -137,6 +142,20 @@ mod tests {
         let found = combine(three).unwrap();
         assert_eq!((found.verdict, found.reached()), (CheckVerdict::Unverifiable, None));
         assert_eq!(found.problems[0].code, ProblemCode::ChangedMeanwhile);
+    }
+
+    #[test]
+    fn a_backup_with_one_damaged_part_is_not_restorable() {
+        use crate::domain::{ColumnSet, Restorable};
+        let row = Backup { id: "b".into(), status: Some("available".into()), size: Some(1), ..Backup::default() }.image(ColumnSet::Mitaka);
+        let judged = |verdicts| {
+            let parts = results(verdicts).into_iter();
+            let parts = parts.map(|part| CheckResult { restorable: Some(Restorable::Unknown), rows: vec![row.clone()], ..part });
+            combine(parts.collect()).unwrap().restorable
+        };
+        assert_eq!(judged([CheckVerdict::Intact; 3]), Some(Restorable::Unknown));
+        assert_eq!(judged([CheckVerdict::Intact, CheckVerdict::Corrupt, CheckVerdict::Intact]), Some(Restorable::No));
+        assert_eq!(combine(results([CheckVerdict::Intact; 3])).unwrap().restorable, None, "an older document");
     }
 
     #[test]

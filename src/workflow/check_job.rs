@@ -13,7 +13,7 @@ use super::evidence::read_results;
 use super::result_file::ResultFile;
 use super::targets::TargetList;
 use super::{Check, Checked, Error, Observer, Portion, Result, SigningKey, Stop, StorageSettings, Tasks, WorkEvent};
-use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level};
+use crate::domain::{CheckResult, CheckVerdict, DatabaseInfo, Image, Level, restorable};
 use crate::scan::CompactIds;
 use crate::spool::Spool;
 use crate::verify::check_document::{CheckBody, Summary};
@@ -132,7 +132,7 @@ impl<'a> CheckJob<'a> {
     /// Checks the backups of a list.
     pub fn run(self, list: TargetList, storage: StorageSettings, observer: &dyn Observer) -> Result<CheckReport<'a>> {
         let Self { request, resume, out, stream, is_shown, is_unread, key, deadline } = self;
-        let (database, taken_at, part) = (list.database.clone(), list.taken_at.clone(), list.part());
+        let (database, taken_at, part, site) = (list.database.clone(), list.taken_at.clone(), list.part(), list.site.clone());
         let (mut tasks, level, settle_seconds) = (list.into_tasks(), request.level, request.settle.as_secs());
         let (backups, known) = (tasks.total, Arc::<AtomicUsize>::default());
         if let Some(resume) = &resume {
@@ -152,7 +152,9 @@ impl<'a> CheckJob<'a> {
             None => Output::Document(Collected { has_rows: is_written, ..Collected::default() }),
         };
         let (mut summary, broken) = (Summary::default(), AtomicBool::new(false));
-        let mut sink = |answer: Answer| {
+        let mut sink = |mut answer: Answer| {
+            let (restorable, reasons) = restorable(&answer.task.target.backup, &answer.result, site.as_ref());
+            (answer.result.restorable, answer.result.restorable_reasons) = (Some(restorable), reasons);
             if let Some(file) = &mut file {
                 file.add(&answer, observer);
             }

@@ -4,7 +4,7 @@ use crate::config::{Resolved, Target};
 use crate::db::schema::Schema;
 use crate::db::statements::MISSING_PRIVILEGES;
 use crate::db::{Access, DbError, Engine, Param, Session, SessionSettings};
-use crate::domain::{DatabaseInfo, Policy, Value};
+use crate::domain::{DatabaseInfo, Policy, RestoreSite, Situation, Thresholds, Value};
 use crate::scan::{Reader, database_info};
 
 use super::error::{Error, Obstacle};
@@ -25,6 +25,8 @@ pub struct Database {
     pub has_default_intervals: bool,
     /// `backup_driver`, if a cinder.conf that was read sets it.
     pub backup_driver: Option<String>,
+    /// `backup_use_same_host`.
+    pub uses_same_host: bool,
     /// The GRANTs that the account lacks for a repair; empty until they were looked up.
     pub missing_grants: Vec<String>,
     pub(super) target: Target,
@@ -45,6 +47,7 @@ impl Database {
             report_interval: resolved.service.report_interval,
             has_default_intervals: resolved.cinder.files().next().is_none(),
             backup_driver: resolved.service.backup_driver.clone(),
+            uses_same_host: resolved.service.uses_same_host,
             missing_grants: Vec::new(),
             target: settings.target.clone(),
             limits,
@@ -54,6 +57,13 @@ impl Database {
     /// The database as documents name it.
     pub fn info(&self) -> DatabaseInfo {
         database_info(self.session.as_ref(), &self.schema)
+    }
+
+    /// What a restore depends on, with the services as they were read.
+    pub(super) fn restore_site(&self, situation: Situation, thresholds: Thresholds) -> RestoreSite {
+        let Situation { now, services, .. } = situation;
+        let (uses_same_host, backup_driver) = (self.uses_same_host, self.backup_driver.clone());
+        RestoreSite { now, services, thresholds, uses_same_host, backup_driver }
     }
 
     /// Refuses a document about another database. `what` begins the message: "the plan was made for".

@@ -11,7 +11,7 @@ use super::{Database, Error, Hosts, Observer, Wanted, find, reading};
 use crate::db::DbError;
 use crate::domain::shards::Shard;
 use crate::domain::time::rfc3339;
-use crate::domain::{Backup, ColumnSet, DatabaseInfo, Finding, Matched, NULL, Selection, Situation, Value};
+use crate::domain::{Backup, ColumnSet, DatabaseInfo, Finding, Matched, NULL, RestoreSite, Selection, Situation, Value};
 use crate::scan::catalog::Catalog;
 use crate::scan::{KeptRows, Reader, lineage, names, situation};
 use crate::spool::Spool;
@@ -24,6 +24,8 @@ pub struct TargetList {
     pub database: DatabaseInfo,
     /// When the rows were read, by the database's clock.
     pub taken_at: String,
+    /// What a restore depends on; `None` if the backups are from a file.
+    pub site: Option<RestoreSite>,
 }
 
 /// Where the backups come from.
@@ -35,15 +37,11 @@ enum Source {
 }
 
 impl TargetList {
-    fn of_list(targets: Vec<Target>, database: DatabaseInfo, taken_at: String) -> Self {
-        Self { source: Source::List(targets), database, taken_at }
-    }
-
     /// The backups in a file that `scan` wrote, and of a catalog those of a share; `-` is standard input.
     pub fn from_scan(path: &Path, selection: &Selection, share: Option<Share>, observer: &dyn Observer) -> super::Result<Self> {
         let file = ScanFile::open(path, selection, share, observer)?;
         let (database, taken_at) = (file.database.clone(), file.taken_at.clone());
-        Ok(Self { source: Source::File(Box::new(file.tasks()?)), database, taken_at })
+        Ok(Self { source: Source::File(Box::new(file.tasks()?)), database, taken_at, site: None })
     }
 
     /// Which shard of a catalog it is.
@@ -55,11 +53,13 @@ impl TargetList {
     pub fn of_findings(database: &mut Database, wanted: &Wanted, observer: &dyn Observer) -> super::Result<Self> {
         let scan = find(database, wanted, KeptRows::Chains, observer)?;
         let targets = targets_of_findings(&scan.document.findings, database.schema.columns)?;
-        Ok(Self::of_list(targets, database.info(), scan.document.taken_at))
+        let site = Some(database.restore_site(scan.situation, wanted.policy.thresholds));
+        Ok(Self { source: Source::List(targets), database: database.info(), taken_at: scan.document.taken_at, site })
     }
 
     /// The live backups of a selection, whatever their status. Unless they are named, their rows are read while they are checked.
-    pub fn of_selection(mut database: Database, selection: &Selection, may_be_empty: bool, observer: &dyn Observer) -> super::Result<Self> {
+    pub fn of_selection(mut database: Database, wanted: &Wanted, observer: &dyn Observer) -> super::Result<Self> {
+        let Wanted { selection, policy, may_be_empty } = wanted;
         let (mut of_backups, mut matched) = (HashSet::new(), Matched::default());
         let situation = read_situation(&mut database, selection, &mut matched)?;
         let mut note = |backup: &Backup| {
@@ -85,12 +85,14 @@ impl TargetList {
                 schema: database.schema.clone(),
             })
         };
-        Hosts::of_database(&of_backups, &situation.services).require(observer, selection, &matched, may_be_empty)?;
+        Hosts::of_database(&of_backups, &situation.services).require(observer, selection, &matched, *may_be_empty)?;
         let source = match source {
             Source::List(targets) => Source::List(resolved(targets, selection)?),
             other => other,
         };
-        Ok(Self { source, database: database.info(), taken_at: rfc3339(situation.now) })
+        let taken_at = rfc3339(situation.now);
+        let site = Some(database.restore_site(situation, policy.thresholds));
+        Ok(Self { source, database: database.info(), taken_at, site })
     }
 
     /// Keeps one of several parts. Chains stay together, so that one host reads what several increments are based on.

@@ -17,6 +17,7 @@ mod one_listing;
 mod orphans;
 mod rehost;
 mod rescue;
+mod restorable;
 mod resuming;
 mod round_trips;
 mod scrub;

@@ -76,6 +76,35 @@ pub fn available_hosts(url: &str, use_same_host: bool) -> BTreeMap<String, Strin
     serde_json::from_str(output.lines().last().unwrap_or_default()).unwrap_or_else(|error| panic!("{error} in: {output}"))
 }
 
+/// What Cinder's API answers to a restore of each live backup into a large volume: `accepted`, or the name of the exception.
+pub fn restores(url: &str, use_same_host: bool) -> BTreeMap<String, String> {
+    const RESTORE: &str = "import json, sys, types\n\
+        from unittest import mock\n\
+        import cinder.objects\n\
+        cinder.objects.register_all()\n\
+        from oslo_config import cfg\n\
+        from cinder import context\n\
+        from cinder.backup import api\n\
+        cfg.CONF(['--config-file', sys.argv[1]], project='cinder', version='tests')\n\
+        cfg.CONF.set_override('backup_use_same_host', sys.argv[2] == 'true')\n\
+        class Volume(dict):\n\
+        \x20   id = '5f0e3c1a-0000-4000-8000-000000000001'\n\
+        service = api.API.__new__(api.API)\n\
+        service.db, service.backup_rpcapi, service.volume_api = mock.Mock(), mock.Mock(), mock.Mock()\n\
+        service.volume_api.get.return_value = Volume(status='available', size=1000, display_name='v')\n\
+        admin = context.RequestContext('u', 'p', is_admin=True)\n\
+        found = {}\n\
+        for backup in cinder.objects.BackupList.get_all(admin):\n\
+        \x20   try:\n\
+        \x20       service.restore(admin, backup.id, Volume.id)\n\
+        \x20       found[backup.id] = 'accepted'\n\
+        \x20   except Exception as error:\n\
+        \x20       found[backup.id] = type(error).__name__\n\
+        print(json.dumps(found))\n";
+    let output = run(Command::new(program("python")).args(["-c", RESTORE]).arg(config(url)).arg(use_same_host.to_string()));
+    serde_json::from_str(output.lines().last().unwrap_or_default()).unwrap_or_else(|error| panic!("{error} in: {output}"))
+}
+
 /// Runs `cinder-manage backup update_backup_host`.
 pub fn update_backup_host(url: &str, from: &str, to: &str) {
     let mut manage = Command::new(program("cinder-manage"));

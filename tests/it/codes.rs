@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 use std::fs;
 
 use cinder_backup_repair::audit::LogProblemCode;
-use cinder_backup_repair::domain::{CheckVerdict, CodeSet, EvidenceCode, Need, Outcome, ProblemCode, Verdict};
+use cinder_backup_repair::domain::{CheckVerdict, CodeSet, EvidenceCode, Need, Outcome, ProblemCode, RestoreCode, Verdict};
 use cinder_backup_repair::scan::NoticeCode;
 use cinder_backup_repair::verify::orphans::OrphanKind;
 
@@ -122,6 +122,7 @@ fn the_page_lists_every_code() {
             "`problems` and `warnings` of a result of `check`. A problem decides the verdict, a warning does not change it. A few \
              codes are used for both.",
         ),
+        section::<RestoreCode>("Restorable", "`restorable_reasons` of a result of `check`: why `restorable` is `no` or `unknown`."),
         section::<OrphanKind>("Orphans", "`kind` of an orphan and of a count in the summary of `check --orphans`."),
         section::<NoticeCode>("Notices of a scan", "`notices` in the document of `scan`."),
         section::<LogProblemCode>("Problems of the audit log", "`problems` in the document of `history verify`."),

@@ -223,10 +223,10 @@ fn whole_list(
         return Ok(TargetList::from_scan(path, &selection, share, progress)?);
     }
     let mut database = context.connect()?;
-    if args.all || !selection.backups.is_empty() {
-        return Ok(TargetList::of_selection(database, &selection, args.selection.allow_empty, progress)?);
-    }
     let wanted = args.selection.wanted(selection, None, &database)?;
+    if args.all || !wanted.selection.backups.is_empty() {
+        return Ok(TargetList::of_selection(database, &wanted, progress)?);
+    }
     Ok(TargetList::of_findings(&mut database, &wanted, progress)?)
 }
 

@@ -7,6 +7,7 @@ mod faults;
 mod leftovers;
 mod model;
 mod quota;
+mod rehost;
 mod storage;
 mod table;
 

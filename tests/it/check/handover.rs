@@ -119,6 +119,10 @@ fn results(document: &Value) -> BTreeMap<String, Value> {
     let result = |result: &Value| {
         let mut result = result.clone();
         result["checked_at"] = Value::Null;
+        // A file does not say which services live.
+        for field in ["restorable", "restorable_reasons"] {
+            result.as_object_mut().unwrap().shift_remove(field);
+        }
         (result["id"].as_str().unwrap().to_owned(), result)
     };
     document["results"].as_array().unwrap().iter().map(result).collect()

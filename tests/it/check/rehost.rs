@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Site;
+use crate::database::changes;
 
 #[test]
 fn a_backup_in_a_directory_is_moved_only_if_a_check_finds_its_data() {
@@ -35,4 +36,24 @@ fn a_backup_in_a_directory_is_moved_only_if_a_check_finds_its_data() {
     assert!(site.log().contains("found its data intact"));
     site.program.expect(0, &["undo", &site.program.last_run(), "--yes"]);
     assert_eq!(host(&whole.id), "gone");
+}
+
+#[test]
+fn a_backup_that_becomes_available_in_the_same_run_is_moved_after_that() {
+    let site = Site::new();
+    site.available();
+    let failed = site.backup("error", None);
+    site.database.execute(&format!("UPDATE backups SET host = 'gone' WHERE id = '{}'", failed.id));
+    let args = ["repair", "--rehost", "ctl1", "--status", "error", "--check", "deep"];
+    let before = site.database.rows_by_id();
+    let of = |document: &Value, outcome: &str| document["summary"][outcome].as_u64();
+    assert_eq!(of(&site.program.json(0, &[&args as &[&str], &["--dry-run"]].concat()), "planned"), Some(2));
+    assert_eq!(of(&site.program.json(0, &[&args as &[&str], &["--yes"]].concat()), "applied"), Some(2));
+    let cell = |column: &str| site.database.cell("backups", &failed.id, column).unwrap();
+    assert_eq!((cell("status"), cell("host")), ("available".to_owned(), "ctl1".to_owned()));
+    let run = site.program.last_run();
+    assert_eq!(of(&site.program.json(0, &["undo", &run, "--dry-run"]), "planned"), Some(2));
+    site.program.expect(0, &["undo", &run, "--yes"]);
+    let changed = changes(&before, &site.database.rows_by_id());
+    assert!(changed.iter().all(|change| change.column == "updated_at"), "{changed:?}");
 }

@@ -38,6 +38,8 @@ pub(super) fn a_check(backup: &Backup, verdict: CheckVerdict) -> CheckResult {
         witness: None,
         host: None,
         checked_at: "2026-11-22T11:00:00Z".into(),
+        restorable: None,
+        restorable_reasons: Vec::new(),
         rows: vec![backup.image(ColumnSet::Mitaka)],
     }
 }
