@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::args::{assume_dead, span};
+use crate::cli::context::follow_ups;
 use crate::cli::proposal::gather;
 use crate::cli::storage::CheckArgs;
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, Ui, view};
@@ -71,13 +72,15 @@ pub fn run(context: &Context<'_>, args: &ExplainArgs) -> Result<Exit> {
             Document { schema: "cinder-backup-repair/explain", schema_version: 1, database: database.info(), explanation: &explanation };
         ui.result(&document, "", || Ok(Grid::default()))?;
     } else {
-        write_page(ui, &explanation)?;
+        let places = context.same_places(&database);
+        let storage = args.checks.storage.place.same();
+        write_page(ui, &explanation, &places, &format!("{places}{storage}"))?;
     }
     Ok(Exit::Done)
 }
 
-/// Writes a page for people.
-fn write_page(ui: &Ui, explanation: &Explanation) -> io::Result<()> {
+/// Writes a page for people. `places` are the options for the same database, and `all_places` also those for the same storage.
+fn write_page(ui: &Ui, explanation: &Explanation, places: &str, all_places: &str) -> io::Result<()> {
     let Explanation { id, name, rows, attachments, increments, timeline, findings, reason, check, ways } = explanation;
     let section = |title: &str, lines: Vec<String>| -> io::Result<()> {
         if lines.is_empty() {
@@ -113,14 +116,14 @@ fn write_page(ui: &Ui, explanation: &Explanation) -> io::Result<()> {
         None => vec!["not checked".to_owned()],
     };
     section("Storage", storage)?;
-    section("Ways out", ways.iter().flat_map(way).collect())?;
-    section("Once the API is back", findings.iter().flat_map(|finding| &finding.follow_up).cloned().collect())
+    section("Ways out", ways.iter().flat_map(|way| lines_of_way(way, all_places)).collect())?;
+    section("Once the API is back", findings.iter().flat_map(|finding| follow_ups(&finding.follow_up, places)).collect())
 }
 
-fn way(way: &Way) -> Vec<String> {
+fn lines_of_way(way: &Way, places: &str) -> Vec<String> {
     let Way { to, command, changes, refusal } = way;
     match refusal {
         Some(refusal) => vec![format!("{to}: not possible: {refusal}")],
-        None => vec![format!("{to}: {}", view::changes(changes)), format!("  {command}")],
+        None => vec![format!("{to}: {}", view::changes(changes)), format!("  {command}{places}")],
     }
 }
