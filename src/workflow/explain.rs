@@ -13,7 +13,7 @@ use crate::domain::id::same;
 use crate::domain::status::{ERROR, ERROR_DELETING, NO_VOLUME};
 use crate::domain::text::{count, shell_word};
 use crate::domain::time::{parse, parse_rfc3339, rfc3339};
-use crate::domain::{Backup, Change, CheckResult, Checks, Finding, FindingKind, Image, Table, Verdict};
+use crate::domain::{AssumeDead, Backup, Change, CheckResult, Checks, Finding, FindingKind, Image, Policy, Table, Thresholds, Verdict};
 use crate::scan::{Lock, Reader, Row, Scan, scan};
 
 /// How many other backups of the same volume have a line in the timeline: the newest ones.
@@ -103,7 +103,7 @@ pub fn explain(
         return Err(super::Error::Unusable("the backup was deleted while it was examined".to_owned()));
     };
     let (id, name, status) = (named.id.clone(), named.display_name.clone(), named.status.clone());
-    let mut ways = Vec::new();
+    let (mut ways, exceptions) = (Vec::new(), exceptions(&wanted.policy));
     for to in ["available", "error", "deleted"] {
         wanted.policy.to = Some(to.to_owned());
         // These statuses count only if they are asked for.
@@ -111,11 +111,12 @@ pub fn explain(
         wanted.policy.asked = asked.map(str::to_owned).into_iter().collect();
         let asked = asked.map(|status| format!(" --status {status}")).unwrap_or_default();
         let options = match to {
+            "available" if wanted.policy.accept_quick => "--check quick --accept-quick",
             "available" => "--check deep",
             "error" => "--to error",
             _ => "--to deleted --check quick",
         };
-        let command = format!("cinder-backup-repair repair {}{asked} {options}", shell_word(&id));
+        let command = format!("cinder-backup-repair repair {}{asked} {options}{exceptions}", shell_word(&id));
         let Judgement { findings, reason, .. } = judge(database, &wanted, checks, has_checked, observer)?;
         ways.push(way(to, command, findings, reason));
     }
@@ -133,6 +134,21 @@ pub fn explain(
     known.timeline.sort();
     let Relatives { rows, attachments, increments, timeline } = known;
     Ok(Explanation { id, name, rows, attachments, increments, timeline, findings, reason, check, ways })
+}
+
+/// The options with which a repair decides as this explanation does.
+fn exceptions(policy: &Policy) -> String {
+    let hosts = match &policy.assume_dead {
+        AssumeDead::None => Vec::new(),
+        AssumeDead::All => vec!["all".to_owned()],
+        AssumeDead::Hosts(hosts) => hosts.iter().map(shell_word).collect(),
+    };
+    let mut options: String = hosts.iter().map(|host| format!(" --assume-dead {host}")).collect();
+    let older_than = policy.thresholds.older_than_seconds;
+    if older_than != Thresholds::default().older_than_seconds {
+        options.push_str(&format!(" --older-than {older_than}s"));
+    }
+    options
 }
 
 fn way(to: &'static str, command: String, findings: Vec<Finding>, reason: Option<String>) -> Way {

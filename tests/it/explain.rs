@@ -48,11 +48,11 @@ fn the_rows_around_a_backup_and_their_times_are_told_in_order() {
         assert!(order.is_sorted(), "{told:#?}");
         assert!(way(&document, "error")["refusal"].is_null(), "{document:#}");
         assert!(way(&document, "available")["refusal"].as_str().unwrap().contains("not verified"), "{document:#}");
-        let Answer { stdout, .. } = program.expect(0, &["explain", &backup, "--assume-dead", "ctl1"]);
+        let Answer { stdout, .. } = program.expect(0, &["explain", &backup, "--assume-dead", "ctl1", "--older-than", "10s"]);
         assert!(stdout.starts_with(&format!("Backup {backup} \"db \\u{{1b}}[2J\"\nRows\n")) && !stdout.contains('\u{1b}'), "{stdout}");
         // The commands of the page reach the same database and log.
         let of_page = stdout.lines().find(|line| line.ends_with("audit.jsonl")).unwrap_or_else(|| panic!("{stdout}"));
-        assert!(of_page.contains(" --to error --database-url "), "{of_page}");
+        assert!(of_page.contains(" --to error --assume-dead ctl1 --older-than 10s --database-url "), "{of_page}");
         assert_eq!(database.dump(), before);
         // A run and its undo are in the timeline.
         program.expect(0, &["repair", &backup, "--yes", "--ticket", "CHG-1", "--assume-dead", "ctl1"]);
