@@ -43,7 +43,7 @@ pub fn decide_again(facts: &LockedFacts<'_>, check: Option<&CheckResult>, situat
             decide::snapshot(&snapshot_case(snapshot, facts, situation.columns), situation, policy)
         }
         FindingKind::Project => decide::quota(&facts.quota_case(), situation),
-        // The plan has settled what the drivers are.
+        // The drivers were compared for the plan.
         FindingKind::Host => {
             let backup = facts.rows.backup(&unit.id).cloned()?;
             decide::rehost(&RehostCase { backup, service: None, check: None }, situation, policy)
@@ -99,7 +99,7 @@ pub fn same_decision(unit: &Unit, finding: Option<Finding>, run: &Written) -> Re
     }
     let is_planned = |change: &Change| Image::of(&unit.before, change.table, &change.id).is_some();
     if changes.iter().any(|change| change.table.counts(&change.column) && !is_planned(change)) {
-        let why = "a quota that was to stay as it is has to change by now, as Cinder has counted again; make a new plan";
+        let why = "Cinder has counted again, so a quota that the plan leaves as it is must change, too; make a new plan";
         return Err(Recheck::OtherDecision(why.to_owned()));
     }
     Ok(changes)

@@ -141,7 +141,7 @@ pub struct DecisionArgs {
     /// Also correct the quota usage of projects for backups, and end expired reservations for backups
     #[arg(long)]
     pub fix_quotas: bool,
-    /// Also move backups without an operation from hosts that have no living cinder-backup to this host
+    /// Also move `available` and `error` backups from hosts without a living cinder-backup to this host
     #[arg(long, value_name = "HOST")]
     pub rehost: Option<String>,
 }

@@ -10,7 +10,7 @@ use crate::plan::Unit;
 use crate::report::grid::Column;
 use crate::spool::Spool;
 use crate::verify::orphans::OrphanCount;
-use crate::verify::rescue::{LostBackup, Parent};
+use crate::verify::rescue::LostBackup;
 use crate::workflow::{LeftAlone, Refused};
 
 /// The columns of [`FINDINGS`] that a table has without `--long`.
@@ -88,21 +88,14 @@ pub const ORPHANS: &[Column<OrphanCount>] = &[
     ("Newest", |count| count.totals.newest_at.map(stamp).into()),
 ];
 
-/// What the database lost.
+/// Backups that the database lost.
 pub const LOST: &[Column<LostBackup>] = &[
     ("ID", |backup| backup.id.as_str().into()),
     ("Name", |backup| backup.name.as_deref().into()),
     ("Project ID", |backup| backup.project_id.as_deref().into()),
     ("Volume ID", |backup| backup.volume_id.as_deref().into()),
     ("Parent ID", |backup| backup.parent_id.as_deref().into()),
-    ("Parent", |backup| {
-        let parent = backup.parent.map(|parent| match parent {
-            Parent::Lost => "lost",
-            Parent::Live => "live",
-            Parent::Missing => "missing",
-        });
-        parent.into()
-    }),
+    ("Parent", |backup| backup.parent.map(|parent| parent.to_string()).into()),
     ("Size", |backup| backup.size.and_then(|size| u64::try_from(size).ok()).into()),
     ("Created At", |backup| backup.created_at.as_deref().into()),
     ("Verdict", |backup| backup.verdict.map(|verdict| verdict.to_string()).into()),

@@ -1,6 +1,7 @@
 //! The result of a check: what the storage holds of a backup.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,13 @@ pub struct Problem {
     pub code: Code<ProblemCode>,
     /// A sentence fragment. May hold names from the storage, which are hostile text.
     pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.object.iter().try_for_each(|object| write!(f, "{object}: "))?;
+        f.write_str(&self.text)
+    }
 }
 
 impl Problem {
@@ -274,9 +282,8 @@ impl CheckResult {
         is_deep_enough && !self.partial && !self.busy
     }
 
-    /// Whether nothing of it was found, which proves something only if a witness shows that it is the right storage. No witness is needed
-    /// if the row shows that nothing was ever written, and none can be in a container that does not exist, unless that is a directory:
-    /// directories are in the same mount.
+    /// Whether nothing of it was found, which proves something only with a witness. A backup that never began needs none. In a missing
+    /// container there can be none; a missing directory has one elsewhere in the same mount.
     pub fn needs_witness(&self) -> bool {
         let is_directory = self.driver.is_some_and(Driver::is_directory);
         self.verdict == CheckVerdict::Missing

@@ -119,7 +119,7 @@ codes! {
         "The storage does not report when objects were written, so nothing shows whether the backup is still being written.",
         "Make sure that no cinder-backup works on the backup before you change it.";
     NoWitness = "no-witness",
-        "With `--to deleted`: nothing of the backup was found, but no other available backup was found in the same place either. It may be another account, region or cluster, or a directory that is not mounted.",
+        "With `--to deleted`: nothing of the backup was found, and nothing of another available backup in the same place either. It may be another account, region or cluster, or a directory that is not mounted.",
         "Make sure that the configuration names the right storage. If it does, override this with `--allow-unverified`.";
     NotFollowed = "not-followed",
         "The name leads to a link, or out of the container. It was not followed, and the target was not read.",

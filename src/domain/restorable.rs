@@ -1,6 +1,6 @@
-//! Whether Cinder would restore a backup: what its API and its manager ask for, and whether the data is intact.
+//! Whether Cinder would restore a backup: what its API and its manager require, and whether the data is intact.
 //!
-//! The encryption key is not asked for: Cinder takes it from the backup's metadata if the row has none.
+//! The encryption key is not checked: Cinder takes it from the backup's metadata if the row has none.
 //!
 //! Source: `cinder/backup/api.py` (`restore`, `_get_available_backup_service_host`), `cinder/backup/manager.py` (`restore_backup`),
 //! `cinder/objects/backup.py` (`_from_db_object`: a size of NULL is 0).
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::code::codes;
 use super::status::AVAILABLE;
-use super::{Backup, CheckResult, CheckVerdict, Code, Driver, Heartbeat, ProblemCode, Services, Thresholds};
+use super::{Backup, CheckResult, CheckVerdict, Code, Driver, ProblemCode, Services, Thresholds};
 
 codes! {
     /// Why a backup cannot be restored, or why that is not known.
@@ -22,7 +22,7 @@ codes! {
         "The data is there, but Cinder's own driver cannot restore it.",
         "The warnings of the result say why.";
     DriverNotServed = "driver-not-served",
-        "The `backup_driver` of the cinder.conf that was read is not the driver of the backup. A cinder-backup with it refuses the restore.",
+        "The cinder.conf that was read has another `backup_driver` than the backup. A cinder-backup with this cinder.conf refuses the restore.",
         "Make sure that a cinder-backup with the driver of the backup runs.";
     NoService = "no-service",
         "No cinder-backup in the zone of the backup is enabled and sends heartbeats.",
@@ -35,12 +35,12 @@ codes! {
         "Solve the problems that the result lists, and check again.";
     SameHost = "same-host",
         "`backup_use_same_host` is set, and the cinder-backup on the host of the backup is down, disabled, or in another zone.",
-        "Start it, or run `repair --rehost` with the host that has taken its place.";
+        "Start it, or run `repair --rehost` with the host that replaces it.";
     ServicesUnknown = "services-unknown",
         "The services were not read, because the backups come from a document.",
         "Check on a host that reaches the database.";
     SizeUnknown = "size-unknown",
-        "`backups.size` is NULL. Cinder takes it for 0, so it cannot make a volume for the restore, and does not know how large one must be.",
+        "`backups.size` is NULL. Cinder reads this as 0: it cannot create a volume for the restore, and accepts a volume that is too small.",
         "Restore into a volume of the right size, or import the backup again if it is an import that did not finish.";
     }
 }
@@ -78,11 +78,10 @@ pub struct RestoreSite {
 }
 
 impl RestoreSite {
-    /// Whether Cinder would send a restore of a backup in this zone to a host.
+    /// Whether Cinder would send a restore of a backup in this zone to a host that has a service row.
     fn serves(&self, host: &str, zone: Option<&str>) -> bool {
         let Self { now, services, thresholds, .. } = self;
-        let is_up = matches!(services.heartbeat(host, *now, services.down_time(host, thresholds)), Heartbeat::Up { .. });
-        is_up && services.knows(host) && !services.is_disabled(host) && zone.is_none_or(|zone| services.zone(host) == Some(zone))
+        services.is_up(host, *now, thresholds) && !services.is_disabled(host) && zone.is_none_or(|zone| services.zone(host) == Some(zone))
     }
 }
 
@@ -127,7 +126,7 @@ pub fn restorable(backup: &Backup, check: &CheckResult, site: Option<&RestoreSit
     answer(refused, unknown)
 }
 
-/// One reason for no outweighs all that is not known.
+/// A reason for `no` outweighs everything that is not known.
 fn answer(mut refused: Vec<RestoreReason>, unknown: Vec<RestoreReason>) -> (Restorable, Vec<RestoreReason>) {
     let restorable = match (refused.is_empty(), unknown.is_empty()) {
         (false, _) => Restorable::No,

@@ -96,7 +96,7 @@ impl Selection {
             && self.takes_owner(backup.project_id.as_deref(), backup.volume_id.as_deref())
     }
 
-    /// Whether the host of a backup is selected to be replaced: that of a backup without an operation.
+    /// Whether `--rehost` may move a backup: it is selected, and no operation runs on it.
     pub fn takes_host_of(&self, backup: &Backup) -> bool {
         let status = backup.status.as_deref().unwrap_or(NULL);
         (self.statuses.is_empty() || self.statuses.contains(status)) && is_at_rest(backup.status.as_deref()) && self.takes_row(backup)

@@ -102,6 +102,11 @@ impl Services {
         thresholds.service_down_time_seconds.max(own)
     }
 
+    /// Whether the cinder-backup of `host` sends heartbeats.
+    pub fn is_up(&self, host: &str, now: DateTime, thresholds: &Thresholds) -> bool {
+        matches!(self.heartbeat(host, now, self.down_time(host, thresholds)), Heartbeat::Up { .. })
+    }
+
     /// The average number of seconds between two heartbeats of `host`, at most [`LONGEST_INTERVAL`].
     pub fn interval(&self, host: &str) -> Option<i64> {
         self.beats.get(&key(host))?.interval

@@ -25,7 +25,7 @@ pub const IN_USE: &str = "in-use";
 /// The volume id that an import carries until it is finished.
 pub const NO_VOLUME: &str = "00000000-0000-0000-0000-000000000000";
 
-/// Whether the status says that the last operation has ended, with the data as it should be or as it failed.
+/// Whether the status says that no operation runs, and that none has to be repaired first.
 pub fn is_at_rest(status: Option<&str>) -> bool {
     matches!(status, Some(AVAILABLE | ERROR))
 }

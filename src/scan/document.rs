@@ -13,8 +13,8 @@ codes! {
         "The clock of a host is ahead of the database server's by more than `service_down_time`, so its heartbeat proves nothing.",
         "Correct the clock of the host.";
     HostsRetired = "hosts-retired",
-        "Backups without an operation are on hosts that have no cinder-backup, or one that has been silent for a day. Cinder sends them to \
-         other hosts, unless `backup_use_same_host` is set.",
+        "Backups that are `available` or `error` are on hosts without a cinder-backup, or with one that has been silent for a day. Cinder \
+         restores and deletes them on other hosts, unless `backup_use_same_host` is set.",
         "Run `repair --rehost` if the hosts do not come back.";
     QuotaWrong = "quota-wrong",
         "The quota usage of a project differs from the number and size of its live backups.",

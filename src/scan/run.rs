@@ -493,8 +493,8 @@ impl Basis<'_> {
             return None;
         }
         let Situation { now, services, .. } = self.situation;
-        let heartbeat = |host: &str| services.heartbeat(host, *now, services.down_time(host, &self.request.policy.thresholds));
-        let is_retired = |host: &str| match heartbeat(host) {
+        let thresholds = &self.request.policy.thresholds;
+        let is_retired = |host: &str| match services.heartbeat(host, *now, services.down_time(host, thresholds)) {
             Heartbeat::Missing | Heartbeat::Down { silent: None } => true,
             Heartbeat::Down { silent: Some(silent) } => silent >= RETIRED_AFTER,
             Heartbeat::Up { .. } | Heartbeat::Unreadable => false,
@@ -502,7 +502,7 @@ impl Basis<'_> {
         let takes = |host: &str| (selected.hosts.is_empty() || selected.hosts.contains(host)) && !host.trim().is_empty();
         let retired = self.census.hosts.iter().filter(|(host, number)| **number > 0 && takes(host) && is_retired(host));
         let retired: BTreeMap<&str, u64> = retired.map(|(host, number)| (host.as_str(), *number)).collect();
-        let new = services.hosts().filter(|host| matches!(heartbeat(host), Heartbeat::Up { .. }) && !services.is_disabled(host)).min()?;
+        let new = services.hosts().filter(|host| services.is_up(host, *now, thresholds) && !services.is_disabled(host)).min()?;
         let first = retired.keys().next().filter(|_| self.request.policy.rehost.is_none())?;
         let (number, names) = (count(retired.values().sum::<u64>(), "live backup"), list(&retired.keys().copied().collect()));
         Some(Notice {

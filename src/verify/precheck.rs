@@ -111,7 +111,7 @@ pub fn precheck_witness(
 ) -> Comparison {
     let Some(id) = &check.witness else { return Comparison::Unchanged };
     let Some((backup, driver)) = witness.and_then(|witness| Some((&witness.backup, driver_of(&witness.backup)?))) else {
-        return Comparison::Changed(format!("backup {id}, which was found in the same place, is not live any more"));
+        return Comparison::Changed(format!("backup {id}, which was found in the same place, is no longer live"));
     };
     let is_there = match (driver, prefix_of(backup)) {
         (Driver::Ceph, _) => {
@@ -125,7 +125,7 @@ pub fn precheck_witness(
         Ok(false) if driver.is_directory() && check.host.as_deref() != Some(host) => {
             Comparison::Unknown("this host does not see the directory in which it was checked".to_owned())
         }
-        Ok(false) => Comparison::Changed(format!("backup {id} is not found in the same place any more, so it may be another storage")),
+        Ok(false) => Comparison::Changed(format!("backup {id} is no longer found in the same place, so it may be another storage")),
         // Its listing is too long to be read, so it is there.
         Err(Comparison::Changed(_)) => Comparison::Unchanged,
         Err(look) => look,

@@ -29,6 +29,8 @@ const KEY: &str = "encryption_key_id";
 /// When the data was on the volume. That of a snapshot is older than the backup. Without it, Cinder fails to find the parent of an increment.
 const DATA_TIMESTAMP: &str = "data_timestamp";
 
+crate::domain::display_by_serde!(Parent);
+
 /// Where the parent of an increment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,4 +1,4 @@
-//! `doctor`: looks at what a scan, a check and a repair depend on, and changes nothing.
+//! `doctor`: examines what a scan, a check and a repair depend on, and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -100,7 +100,7 @@ fn clock(database: &mut Database) -> std::result::Result<Line, DbError> {
     if ahead.abs() > CLOCK_TOLERANCE {
         let side = if ahead > 0 { "ahead of" } else { "behind" };
         let text = format!("this host's clock is {} {side} the database's", human(ahead.abs()));
-        return Ok(warning("clock", text, "set both by NTP: the age of objects is taken by this host's clock"));
+        return Ok(warning("clock", text, "set both by NTP: the age of objects depends on this host's clock"));
     }
     if let Some(uptime) = uptime.filter(|uptime| *uptime < 2 * database.service_down_time) {
         let text = format!("the database server started {} ago, so a missing heartbeat proves nothing yet", human(uptime));
@@ -123,8 +123,8 @@ fn schema(database: &Database) -> Line {
     if hidden.is_empty() || schema.columns != ColumnSet::Mitaka {
         return ok("schema", release);
     }
-    let text = format!("{release}, but without {}: what these tables show is not known", hidden.join(", "));
-    warning("schema", text, "if this Cinder has them, allow the account to read them: see sql/grants")
+    let text = format!("{release}, but this account sees no table {}", hidden.join(", "));
+    warning("schema", text, "if the tables exist, let the account read them: see sql/grants")
 }
 
 /// Reads a row that does not exist from each table, so that a missing privilege shows.
@@ -166,7 +166,7 @@ fn privileges(database: &mut Database) -> Vec<Line> {
 fn tables(database: &mut Database) -> std::result::Result<Line, DbError> {
     let server = database.session.server();
     if server.engine == Engine::Sqlite || server.read_only {
-        return Ok(ok("tables", "not examined: a transaction that may write would lock the file"));
+        return Ok(ok("tables", "not examined: this takes a transaction that may write"));
     }
     database.session.begin(Access::Write)?;
     database.session.rollback()?;
@@ -179,7 +179,7 @@ fn triggers(database: &mut Database) -> std::result::Result<Line, DbError> {
     if names.is_empty() {
         return Ok(ok("triggers", "none that this account can see"));
     }
-    let advice = "learn what each does: it runs in the transaction of a repair, and may be from a schema change that is under way";
+    let advice = "find out what each does: it runs in the transaction of a repair, and may belong to a schema change in progress";
     Ok(warning("triggers", names.join(", "), advice))
 }
 
@@ -206,7 +206,7 @@ fn services(database: &mut Database) -> std::result::Result<Vec<Line>, DbError> 
         }
     }
     if hosts.is_empty() {
-        lines.push(warning(TOPIC, "no host runs it, by the table services", "start it, or see whether this is the right database"));
+        lines.push(warning(TOPIC, "the table services has no host with it", "start it, or check whether this is the right database"));
     }
     if beating > 0 {
         lines.push(ok(TOPIC, format!("{} sent a heartbeat within {}", count(beating, "host"), human(database.service_down_time))));
@@ -216,7 +216,7 @@ fn services(database: &mut Database) -> std::result::Result<Vec<Line>, DbError> 
         silent.truncate(LISTED);
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         let text = format!("no heartbeat from {}{more}", silent.join(", "));
-        lines.push(warning(TOPIC, text, "the backups that they work on count as stuck; start these services again after the repair"));
+        lines.push(warning(TOPIC, text, "their backups in progress count as stuck; start these services after the repair"));
     }
     Ok(lines)
 }
@@ -274,7 +274,7 @@ pub fn examine_storage(database: &mut Database, settings: StorageSettings) -> Re
         }
     }
     if lines.is_empty() {
-        let advice = "name it with --config-file on the host of a cinder-backup";
+        let advice = "use --config-file with the cinder.conf of a cinder-backup";
         lines.push(warning("storage", "no live backup names one, and cinder.conf sets no backup_driver", advice));
     }
     lines.extend(stores.warnings().into_iter().map(|text| warning("storage", text, "correct the option in cinder.conf")));
@@ -297,7 +297,7 @@ fn storage(stores: &Stores, back_end: &BackEnd) -> Line {
     match listed() {
         Ok(location) => ok("storage", format!("{} at {location} answered in {} ms", back_end.driver, begun.elapsed().as_millis())),
         Err(error) => {
-            let hint = "see its options in cinder.conf, or use --storage-option; a check on this host fails until then";
+            let hint = "correct its options in cinder.conf or with --storage-option; until then, a check on this host fails";
             failure("storage", Error::Incomplete(format!("{}: {}", back_end.driver, error.text), hint.to_owned()))
         }
     }

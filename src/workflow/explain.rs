@@ -1,4 +1,4 @@
-//! `explain`: all that is known about one backup, what a repair would make of it, and why nothing else.
+//! `explain`: what is known about one backup, and for each status the command that leads there, or why none does.
 
 use std::path::Path;
 
@@ -88,8 +88,8 @@ fn judge(database: &mut Database, wanted: &Wanted, checks: &Checks, has_checked:
     Ok(Judgement { scan, findings, reason })
 }
 
-/// Explains the backup that is wanted. A scan for each status that it could become is one pass over the live backups; so is the search for
-/// its relatives.
+/// Explains the backup that is wanted. A scan for each status that it could become takes one pass over the live backups, and so does the
+/// search for its relatives.
 pub fn explain(
     database: &mut Database,
     mut wanted: Wanted,
@@ -159,9 +159,12 @@ fn way(to: &'static str, command: String, findings: Vec<Finding>, reason: Option
         if let Some(proposal) = proposal.filter(|proposal| is_actionable && proposal.status.as_deref() == Some(to)) {
             return Way { to, command, changes: proposal.changes, refusal: None };
         }
-        let said = || format!("{verdict}: {}", evidence.first().map_or("nothing is to be changed", |evidence| &evidence.text));
-        let said = refused.unwrap_or_else(|| if is_actionable { "its data was not verified".to_owned() } else { said() });
-        refusal = refusal.or(Some(said));
+        let why = || match evidence.first() {
+            _ if is_actionable => "its data was not verified".to_owned(),
+            Some(evidence) => format!("{verdict}: {}", evidence.text),
+            None => format!("{verdict}: nothing has to change"),
+        };
+        refusal = refusal.or(refused).or_else(|| Some(why()));
     }
     Way { to, command, changes: Vec::new(), refusal }
 }
@@ -219,7 +222,7 @@ fn relatives(reader: &mut Reader<'_>, id: &str) -> std::result::Result<Relatives
             known.increments.push(other.id.clone());
         }
         let volume = other.volume_id.as_deref().filter(|volume| *volume != NO_VOLUME);
-        if volume.zip(backup.volume_id.as_deref()).is_some_and(|(one, other)| same(one, other)) {
+        if volume.zip(backup.volume_id.as_deref()).is_some_and(|(its, this)| same(its, this)) {
             others.push(other.id);
         }
     })?;

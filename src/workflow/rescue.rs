@@ -64,7 +64,7 @@ impl Rescue<'_> {
     /// the walk, two passes over `backups`.
     pub fn run(self, database: &mut Database, observer: &dyn Observer) -> Result<RescueReport> {
         if database.schema.columns < ColumnSet::Liberty {
-            let text = "an import into a Cinder before Liberty gives a backup another id, which no increment on it has";
+            let text = "a Cinder before Liberty imports a backup under another id, so increments do not find their parents";
             return Err(Error::Unfit(text.to_owned(), "restore the database from a dump, or update Cinder first".to_owned()));
         }
         let Self { storage, request, named } = self;
@@ -107,7 +107,9 @@ impl Rescue<'_> {
         }
         if !in_ceph.is_empty() {
             let lost = count(in_ceph.len(), "backup");
-            report.unread.push(format!("no record for {lost} in Ceph without a live row: docs/rescue.md says what can be done by hand"));
+            report
+                .unread
+                .push(format!("no records are made for {lost} in Ceph without a live row: docs/rescue.md says what can be done by hand"));
         }
         if report.interrupted.is_some() {
             return Ok(report);
@@ -115,9 +117,9 @@ impl Rescue<'_> {
         let mut lost = read_all(&storage, wanted, observer, &mut report.interrupted)?;
         if let Some(id) = named.iter().find(|id| !lost.contains_key(*id)).filter(|_| report.interrupted.is_none()) {
             let why = "it is not finished on the storage, its row is live, its objects are younger than --settle, or it is in Ceph";
-            return Err(Error::Unusable(format!("nothing to rescue of backup {id}: {why}")));
+            return Err(Error::Unusable(format!("backup {id} cannot be rescued: {why}")));
         }
-        let known = known(database, &mut lost, &deleted)?;
+        let known = read_chains(database, &mut lost, &deleted)?;
         let depths = keep_named(&mut lost, named, &known);
         let columns = database.schema.columns;
         let target = |backup: &LostBackup| {
@@ -160,7 +162,7 @@ impl RescueReport {
         let by = format!("written by {} at {}", self.head.program, stamp(Timestamp::now()));
         script.begin(
             &[
-                &format!("Imports of backups that the database has no live row of, {by}."),
+                &format!("Imports of backups without a live row, {by}."),
                 &format!("Database: {}", self.head.database),
                 "Nothing was imported yet. Read each command and the comment before it, then run: sh THIS-FILE",
                 "An import makes the user and the project of the caller the owner of the backup. The project in a command is that of the",
@@ -305,7 +307,7 @@ fn size_by_digests(store: &dyn ObjectStore, prefix: &str) -> Option<i64> {
 
 /// Reads what the database knows of the lost backups: live increments on them, live parents, and imports under another id. Returns the rows
 /// of all members of their chains, those of lost ones as an import would write them.
-fn known(
+fn read_chains(
     database: &mut Database,
     lost: &mut BTreeMap<String, LostBackup>,
     deleted: &HashSet<String>,
@@ -395,11 +397,7 @@ fn note_result(lost: &mut BTreeMap<String, LostBackup>, result: CheckResult) {
     backup.level_reached = result.reached();
     backup.object_count = result.object_count;
     if result.verdict != CheckVerdict::Intact {
-        let text = |problem: &crate::domain::Problem| match &problem.object {
-            Some(object) => format!("{object}: {}", problem.text),
-            None => problem.text.clone(),
-        };
-        backup.obstacles.extend(result.problems.iter().take(MOST_NAMED).map(text));
+        backup.obstacles.extend(result.problems.iter().take(MOST_NAMED).map(ToString::to_string));
         if backup.obstacles.is_empty() {
             backup.obstacles.push(format!("it is {}", result.verdict));
         }
@@ -426,9 +424,9 @@ fn is_certain(backup: &LostBackup) -> bool {
 /// What a person must do about the key of an encrypted volume.
 ///
 /// Source: `cinder/backup/manager.py` (`_run_restore`, `delete_backup`).
-pub const KEY_IS_UNKNOWN: &str = "The volume was encrypted. The backup has a copy of its key, and only the lost row had the id of the copy. Without it, a \
-    restore takes the key of the volume, which exists as long as the volume, and the deletion of the backup then deletes that key. Set \
-    backups.encryption_key_id after the import, before anything else.";
+pub const KEY_IS_UNKNOWN: &str = "The volume was encrypted. The backup has its own copy of the key, and only the lost row had the id of the copy. Without this \
+    id, a restore uses the key of the volume, and the deletion of the backup then deletes that key. Set backups.encryption_key_id after the \
+    import, before anything else.";
 
 /// Says in one line what a backup is.
 fn description(backup: &LostBackup) -> String {

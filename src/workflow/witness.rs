@@ -1,9 +1,9 @@
-//! Witnesses: that nothing of a backup was found shows that it is gone only if this is its storage.
+//! Witnesses: a backup of which nothing was found is gone only if this is the right storage.
 //!
 //! Another account, region or cluster can have an empty container of the same name, and a directory may not be mounted. So another available
-//! backup of this database is looked for in the same place. It is one of the same host, because each host has a cinder.conf of its own, and
-//! the next older one, because a storage that was configured later holds no older backup. Only the oldest backup of a place has a younger
-//! witness, and none if its directory is missing, too.
+//! backup has to be found in the same place. It is of the same host, because each host has its own cinder.conf. It is the next older one,
+//! because a storage that was configured later holds no older backup. Only the oldest backup of a place has a younger witness, and it has
+//! none if its directory is missing, too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -90,7 +90,7 @@ pub(super) fn add_witnesses(check: Check, results: &mut [CheckResult], database:
             }
             Some((id, Some(found))) if found.verdict == CheckVerdict::Unverifiable => {
                 let problem = found.problems.first().map_or("the storage gave no reason", |problem| &problem.text);
-                format!("the available backup {id} could not be looked for in the same place: {problem}")
+                format!("the available backup {id} in the same place could not be checked: {problem}")
             }
             Some((id, _)) => {
                 format!("nothing of the available backup {id} was found either: it may be another storage, or one that is not mounted")
@@ -128,11 +128,11 @@ fn candidates(stores: &Stores, ids: &[String], database: &mut Database) -> Resul
     Ok(places.into_values().flat_map(Sought::candidates).collect())
 }
 
-/// Looks for these backups on the storage. No data is read.
+/// Checks whether these backups are on the storage. No data is read.
 fn look_for(check: Check, ids: Vec<String>, database: &mut Database, observer: &dyn Observer) -> Result<HashMap<String, CheckResult>> {
     let mut found = HashMap::new();
     let mut targets = targets_by_id(database, &ids)?;
-    // Whether it can be restored does not matter.
+    // Their chains do not matter.
     targets.iter_mut().for_each(|target| target.ancestors.clear());
     let mut sink = |Answer { result, .. }: Answer| drop(found.insert(result.id.clone(), result));
     let check = Check { request: Request { level: Level::Quick, ..check.request }, ..check };

@@ -13,7 +13,7 @@ use crate::schemas::{Columns, engines, fresh};
 /// The driver of all backups that a test does not give another.
 const SWIFT: &str = "cinder.backup.drivers.swift.SwiftBackupDriver";
 
-/// Three backups on a host without a service, one of them without a zone; and one on `ctl2`, which beats.
+/// Three backups on a host without a service, one of them without a zone; and one on `ctl2`, which sends heartbeats.
 fn retired(database: &Database) -> Vec<String> {
     let rows = [backup().host("gone"), backup().host("gone").status("error"), backup().host("gone").availability_zone(None::<String>)];
     database.insert(&[rows.as_slice(), &[backup().host("ctl2"), backup().host("gone").gone()]].concat());
@@ -54,7 +54,7 @@ fn cinder_finds_the_host_afterwards_and_undo_restores_the_rows() {
         let hosts = cinder::available_hosts(&database.url(), true);
         assert!(ids.iter().all(|id| hosts[id] == "ctl2"), "{} {hosts:?}", engine.name());
 
-        // As Cinder's own command, which also writes deleted rows never, and zones not.
+        // The rows are as after Cinder's own command, which writes no zone.
         cinder::update_backup_host(&theirs.url(), "gone", "ctl2");
         let zone =
             Change { table: "backups".into(), id: ids[2].clone(), column: "availability_zone".into(), from: None, to: Some("nova".into()) };

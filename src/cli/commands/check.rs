@@ -241,8 +241,7 @@ fn say_problems(context: &Context<'_>, document: &CheckDocument) -> io::Result<(
         context.ui.say(format!("{} is {}{level}:", result.id, result.verdict));
         let shown = if context.ui.verbose > 0 { usize::MAX } else { most };
         for problem in result.problems.iter().chain(&result.warnings).take(shown) {
-            let object = problem.object.as_ref().map_or_else(String::new, |object| format!("{object}: "));
-            context.ui.say(format!("  {object}{}", problem.text));
+            context.ui.say(format!("  {problem}"));
         }
         let more = (result.problems.len() + result.warnings.len()).saturating_sub(shown);
         if more > 0 {

@@ -10,8 +10,8 @@ use crate::domain::text::count;
 use crate::report::grid::{Column, Grid};
 use crate::workflow::{Found, Line, examine_database, examine_log, examine_storage};
 
-/// Examines everything that a repair depends on: configuration, database, privileges, heartbeats, audit log and storage. Each line is
-/// OK, a warning or a failure, with what to do. Changes nothing.
+/// Examines what a repair depends on: configuration, database, privileges, heartbeats, storage and audit log. Each line is ok, a warning or
+/// a failure, with what to do. Changes nothing.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Leave out the storage, for a host that does not reach it
@@ -73,6 +73,13 @@ impl Checks {
         }
     }
 
+    fn extend(&mut self, topic: &'static str, lines: Result<Vec<Line>>) {
+        match lines {
+            Ok(lines) => lines.into_iter().for_each(|line| self.add(line)),
+            Err(error) => self.fail(topic, error),
+        }
+    }
+
     fn warn(&mut self, topic: &'static str, text: String, advice: Option<String>) {
         self.0.push(Check { topic, state: "warning", text, advice, exit_code: None });
     }
@@ -88,7 +95,7 @@ pub fn run(context: &Context<'_>, args: &DoctorArgs) -> Result<Exit> {
     ui.check_columns(CHECKS)?;
     let mut checks = Checks::default();
     let database = examine(context, args, &mut checks);
-    checks_of_log(context, &mut checks);
+    checks.extend("audit log", context.audit_path().map(|path| examine_log(&path)));
     let Checks(checks, exit) = checks;
     let number = |state: &str| checks.iter().filter(|check| check.state == state).count();
     let summary = Summary { ok: number("ok"), warnings: number("warning"), failures: number("failure") };
@@ -151,20 +158,9 @@ fn examine(context: &Context<'_>, args: &DoctorArgs, checks: &mut Checks) -> Opt
             return None;
         }
     };
-    examine_database(&mut database).into_iter().for_each(|line| checks.add(line));
+    checks.extend("database", Ok(examine_database(&mut database)));
     if !args.no_storage {
-        let lines = args.place.settings(context).and_then(|settings| Ok(examine_storage(&mut database, settings)?));
-        match lines {
-            Ok(lines) => lines.into_iter().for_each(|line| checks.add(line)),
-            Err(error) => checks.fail("storage", error),
-        }
+        checks.extend("storage", args.place.settings(context).and_then(|settings| Ok(examine_storage(&mut database, settings)?)));
     }
     Some(database.info())
-}
-
-fn checks_of_log(context: &Context<'_>, checks: &mut Checks) {
-    match context.audit_path() {
-        Ok(path) => examine_log(&path).into_iter().for_each(|line| checks.add(line)),
-        Err(error) => checks.fail("audit log", error),
-    }
 }

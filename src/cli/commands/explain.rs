@@ -18,14 +18,14 @@ use crate::domain::{DatabaseInfo, Policy, Selection, Table, Thresholds, Value};
 use crate::report::grid::Grid;
 use crate::workflow::{Explanation, Wanted, Way, explain};
 
-/// Tells all that is known about one backup: its rows, what happened when, the evidence, what a repair would make of it, and why nothing
-/// else. Changes nothing.
+/// Shows what is known about one backup: its rows, a timeline, the evidence, and for each status the command that leads there, or why none
+/// does. Changes nothing.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// The id or the name of the backup
     #[arg(value_name = "BACKUP")]
     pub backup: String,
-    /// What began less long ago counts as recent
+    /// Operations that are younger count as recent
     #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = span)]
     pub older_than: Duration,
     /// Treat cinder-backup on this host as down even if it has heartbeats (repeatable; `all` for every host)

@@ -38,7 +38,7 @@ pub struct Cli {
 pub enum Command {
     /// List what is stuck or inconsistent, with evidence and proposed changes
     Scan(scan::ScanArgs),
-    /// Tell all that is known about one backup, what a repair would make of it, and why nothing else
+    /// Show what is known about one backup, and what a repair can make of it; changes nothing
     Explain(explain::ExplainArgs),
     /// Verify the data of backups on their storage; changes nothing
     Check(check::CheckCommandArgs),
@@ -56,7 +56,7 @@ pub enum Command {
     Scrub(scrub::ScrubArgs),
     /// Read the audit log: what was changed, by whom, and how it ended
     History(history::HistoryArgs),
-    /// Examine what a repair depends on: database, privileges, heartbeats, audit log, storage
+    /// Examine what a repair depends on: database, privileges, heartbeats, storage, audit log; changes nothing
     Doctor(doctor::DoctorArgs),
     /// Build a small Cinder database and walk through a repair
     Demo(demo::DemoArgs),

@@ -24,14 +24,14 @@ use crate::workflow::{KEY_IS_UNKNOWN, Rescue, RescueReport};
 /// and prints for each what `cinder backup-import` needs. Changes nothing in the database or on the storage.
 #[derive(Debug, Args)]
 pub struct RescueArgs {
-    /// Ids of backups: only these and what they are based on, even if their rows are deleted [default: all without a row]
+    /// Only the backups with these ids and those that they are based on; their rows may be deleted [default: all without a row]
     #[arg(value_name = "BACKUP")]
     pub backups: Vec<String>,
     /// quick: names, sizes and side files; deep: every object against its digest; restore: every block as a restore would write it
     #[arg(long, value_name = "LEVEL", default_value = "deep", value_parser = storage::level)]
     pub level: Level,
-    /// Write a shell script for review to this new file: the imports in their order, parents first, grouped by project. The script refuses
-    /// to run when it is older than a day
+    /// Write the imports to this new file, as a shell script for review: parents first, grouped by project. The script does nothing if it
+    /// is older than a day
     #[arg(long, value_name = "FILE")]
     pub commands: Option<PathBuf>,
     #[command(flatten)]
@@ -149,9 +149,6 @@ fn say(context: &Context<'_>, report: &RescueReport) {
         ui.say_command(format!("  {command}"));
     }
     if report.half > 0 {
-        ui.say(format!(
-            "{} without a row never finished, and cannot be rescued: `check --orphans` lists them.",
-            count(report.half, "backup")
-        ));
+        ui.say(format!("{} without a row: never finished, so not rescued; `check --orphans` lists them.", count(report.half, "backup")));
     }
 }

@@ -62,7 +62,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
             }
         }
         if columns.len() < view::FINDINGS.len() && !document.findings.is_empty() {
-            ui.say("--long also shows host, age and evidence; `cinder-backup-repair explain BACKUP` tells the whole story");
+            ui.say("--long also shows host, age and evidence; `cinder-backup-repair explain BACKUP` shows all about one backup");
         }
         let (summary, live) = (sentences::scan(document, &wanted.selection), scan.census.live);
         ui.say(format!("{summary} (of {live} live backups in {})", database.location));

@@ -109,12 +109,7 @@ fn check_evidence(check: &CheckResult) -> Evidence {
     }
     let most = 3;
     for problem in check.problems.iter().take(most) {
-        text.push_str("; ");
-        if let Some(object) = &problem.object {
-            text.push_str(object);
-            text.push_str(": ");
-        }
-        text.push_str(&problem.text);
+        text.push_str(&format!("; {problem}"));
     }
     if check.problems.len() > most {
         text.push_str(&format!("; {} more problems", check.problems.len() - most));

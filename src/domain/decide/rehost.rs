@@ -1,7 +1,7 @@
-//! `--rehost`: moves a backup from a host without a living cinder-backup to one whose cinder-backup beats.
+//! `--rehost`: moves a backup from a host without a living cinder-backup to one whose cinder-backup sends heartbeats.
 //!
-//! Cinder copes with a retired host by itself: it sends a restore or a deletion to any host in the zone of the backup. Not so with
-//! `backup_use_same_host`, for an increment on a posix backup, and for a forced deletion: those go to `backups.host`.
+//! Cinder sends a restore or a deletion to any living host in the zone of the backup. It sends an increment on a posix backup, a forced
+//! deletion, and with `backup_use_same_host` everything to `backups.host`.
 //!
 //! Source: `cinder/backup/api.py` (`_get_available_backup_service_host`, `create`, `delete`), `cinder/scheduler/manager.py`
 //! (`create_backup`), `cinder/backup/manager.py` (`restore_backup`: another driver than that of the row is refused).
@@ -15,16 +15,16 @@ use super::{about_backup, change, propose_or_refuse};
 use crate::domain::status::is_at_rest;
 use crate::domain::text::list;
 use crate::domain::{
-    Backup, CheckResult, CheckVerdict, Driver, EvidenceCode, Finding, FindingKind, Heartbeat, NewHost, Policy, Proposal, Situation, Table,
-    Verdict, is_same_host,
+    Backup, CheckResult, CheckVerdict, Driver, EvidenceCode, Finding, FindingKind, NewHost, Policy, Proposal, Situation, Table, Verdict,
+    is_same_host,
 };
 
 /// Everything that the decision for the host of a backup depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RehostCase {
     pub backup: Backup,
-    /// The driver of the new host, as `backups.service` names it. `None` under lock: the plan has compared the drivers, and a guard
-    /// compares the row's.
+    /// The driver of the new host, as `backups.service` names it. `None` under lock: the drivers were compared for the plan, and a guard
+    /// compares that of the row.
     pub service: Option<String>,
     /// The check of its storage.
     pub check: Option<Box<CheckResult>>,
@@ -44,12 +44,9 @@ pub enum NewHostProblem {
 /// Whether no living cinder-backup is on a host, so that its backups are moved to the new one.
 pub fn is_retired(host: &str, new: &NewHost, situation: &Situation, policy: &Policy) -> bool {
     let is_blank = host.trim().is_empty();
-    !is_blank && !is_same_host(host, &new.host) && (policy.assume_dead.covers(host) || !is_up(host, situation, policy))
-}
-
-fn is_up(host: &str, situation: &Situation, policy: &Policy) -> bool {
-    let down_time = situation.services.down_time(host, &policy.thresholds);
-    matches!(situation.services.heartbeat(host, situation.now, down_time), Heartbeat::Up { .. })
+    !is_blank
+        && !is_same_host(host, &new.host)
+        && (policy.assume_dead.covers(host) || !situation.services.is_up(host, situation.now, &policy.thresholds))
 }
 
 /// Finds out why backups cannot be moved to a host, whatever the backups are.
@@ -68,7 +65,7 @@ pub fn find_new_host_problem(new: &NewHost, situation: &Situation, policy: &Poli
     }
     if policy.assume_dead.covers(host) {
         unfit("--assume-dead declares its cinder-backup dead".to_owned())
-    } else if !is_up(host, situation, policy) {
+    } else if !services.is_up(host, situation.now, &policy.thresholds) {
         unfit("its cinder-backup has no recent heartbeat; start it first".to_owned())
     } else if services.is_disabled(host) {
         unfit("its cinder-backup is disabled; enable it first".to_owned())
@@ -116,8 +113,8 @@ pub fn rehost(case: &RehostCase, situation: &Situation, policy: &Policy) -> Opti
     Some(finding)
 }
 
-/// Why a backup in a directory of its host is not moved: nothing shows that the new host sees the data. The host is all that says where
-/// to look for it.
+/// Why a backup in a directory of its host is not moved: no check shows that the new host has its data, and the row would no longer name the
+/// host that has it.
 fn local_data(case: &RehostCase, host: &str, new: &NewHost, finding: &mut Finding) -> Option<String> {
     case.service.as_ref()?;
     if case.backup.service.as_deref().and_then(Driver::of_service) != Some(Driver::Posix) {
@@ -131,9 +128,9 @@ fn local_data(case: &RehostCase, host: &str, new: &NewHost, finding: &mut Findin
             finding.note(EvidenceCode::StorageIntact, text);
             None
         }
-        Some(check) => Some(format!("a check finds its data {}, which may be on the disk of {host}", check.verdict)),
+        Some(check) => Some(format!("a check found its data {}; it may be on the disk of {host}", check.verdict)),
         None => Some(format!(
-            "its data is on the disk of {host}, unless the directory is shared: run it on {} with --check quick, which looks for the data",
+            "its data may be on the disk of {host}: run the repair on {} with --check quick, which looks for the data there",
             new.host
         )),
     }

@@ -48,7 +48,7 @@ fn begin(script: &mut Script<'_>, head: &OrphanHead) -> Result<()> {
         &[
             &format!("Commands that remove what no live backup needs, written by {} at {}.", head.program, stamp(Timestamp::now())),
             &format!("Database: {}", head.database),
-            "If that is a copy or an old state of the database of the cloud, stop here: what is deleted in the copy may be live in the cloud.",
+            "If this is a copy or an old state of the cloud's database, stop here: what is deleted in it may be live in the cloud.",
             "Nothing was removed yet. Read each command and the comment before it, then run: sh THIS-FILE",
             "Some commands are comments: those of finished backups without a row, of half backups on the same storage, and of rows that Cinder",
             "did not delete. Import such a backup with `cinder backup-import`, or make sure that nobody needs it, above all no other cloud that",

@@ -184,7 +184,7 @@ fn a_directory_that_is_not_mounted_deletes_nothing() {
     // The plan was made while it was mounted.
     let document = site.program.json(4, &["apply", &plan, "--yes"]);
     let why = document["units"][0]["reason"].as_str().unwrap();
-    assert!(why.contains("is not found in the same place any more"), "{document:#}");
+    assert!(why.contains("is no longer found in the same place"), "{document:#}");
     fs::remove_dir_all(&site.store.root).unwrap();
     fs::rename(&mounted, &site.store.root).unwrap();
     let document = site.program.json(0, &["apply", &plan, "--yes"]);
@@ -192,7 +192,7 @@ fn a_directory_that_is_not_mounted_deletes_nothing() {
 }
 
 #[test]
-fn a_witness_that_is_deleted_meanwhile_is_none() {
+fn a_witness_that_is_deleted_meanwhile_does_not_count() {
     let site = Site::new();
     site.silence();
     let (placed, witness) = (site.backup("deleting", None), site.available());
@@ -201,7 +201,7 @@ fn a_witness_that_is_deleted_meanwhile_is_none() {
     site.program.expect(0, &["plan", "--to", "deleted", "--check", "quick", "--out", &plan]);
     site.database.execute(&format!("UPDATE backups SET deleted = 1, status = 'deleted' WHERE id = '{}'", witness.id));
     let document = site.program.json(4, &["apply", &plan, "--yes"]);
-    assert!(document["units"][0]["reason"].as_str().unwrap().contains("is not live any more"), "{document:#}");
+    assert!(document["units"][0]["reason"].as_str().unwrap().contains("is no longer live"), "{document:#}");
 }
 
 #[test]

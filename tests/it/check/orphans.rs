@@ -360,7 +360,7 @@ fn what_is_deleted_in_a_copy_of_the_database_gets_only_a_comment() {
         is_named(&active(script), &live)
     };
     assert!(remove(&script));
-    assert!(fs::read_to_string(&script).unwrap().contains("# If that is a copy or an old state of the database"));
+    assert!(fs::read_to_string(&script).unwrap().contains("# If this is a copy or an old state of the cloud's database"));
     let newer = site.store.place(&new_id(), None);
     fs::read_dir(&newer.dir).unwrap().for_each(|entry| age(&entry.unwrap().path(), 3_600));
     assert!(!remove(&second));

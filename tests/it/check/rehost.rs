@@ -23,14 +23,13 @@ fn a_backup_in_a_directory_is_moved_only_if_a_check_finds_its_data() {
         refused.map(|refused| refused["reason"].as_str().unwrap().to_owned())
     };
     let document = repair(6, &[]);
-    let why =
-        "its data is on the disk of gone, unless the directory is shared: run it on ctl1 with --check quick, which looks for the data";
+    let why = "its data may be on the disk of gone: run the repair on ctl1 with --check quick, which looks for the data there";
     for placed in [&whole, &damaged, &increment] {
         assert_eq!(reason(&document, &placed.id).as_deref(), Some(why));
     }
     let document = repair(4, &["--check", "quick"]);
     assert_eq!(document["summary"]["applied"], 2, "{document:#}");
-    assert_eq!(reason(&document, &damaged.id).as_deref(), Some("a check finds its data incomplete, which may be on the disk of gone"));
+    assert_eq!(reason(&document, &damaged.id).as_deref(), Some("a check found its data incomplete; it may be on the disk of gone"));
     let host = |id: &str| site.database.cell("backups", id, "host").unwrap();
     assert_eq!([&whole, &increment, &damaged].map(|placed| host(&placed.id)), ["ctl1", "ctl1", "gone"]);
     assert!(site.log().contains("found its data intact"));

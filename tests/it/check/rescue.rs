@@ -201,7 +201,7 @@ fn the_stream_has_the_records_of_the_document() {
 }
 
 #[test]
-fn a_storage_that_cannot_be_read_and_an_old_release_are_no_empty_list() {
+fn a_storage_that_cannot_be_read_and_an_old_release_are_reported() {
     let site = site();
     lost(&site, None);
     let document = site.program.json(4, &["rescue", "--storage-path", "/no/such/directory"]);
