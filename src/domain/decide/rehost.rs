@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::verdict::by_service;
 use super::{about_backup, change, propose_or_refuse};
+use crate::domain::services::host_part;
 use crate::domain::status::is_at_rest;
 use crate::domain::text::list;
 use crate::domain::{
@@ -120,7 +121,16 @@ fn local_data(case: &RehostCase, host: &str, new: &NewHost, finding: &mut Findin
     if case.backup.service.as_deref().and_then(Driver::of_service) != Some(Driver::Posix) {
         return None;
     }
+    // The name of a machine may have a domain.
+    let is_on = |check: &CheckResult, host: &str| {
+        let machine = |host: &str| host_part(host).split('.').next().unwrap_or_default().to_owned();
+        check.host.as_deref().is_some_and(|its| is_same_host(&machine(its), &machine(host)))
+    };
     match &case.check {
+        Some(check) if is_on(check, host) && !is_on(check, &new.host) => Some(format!(
+            "its data was checked on {host} itself, which may have it on its own disk: run it on {} with --check quick",
+            new.host
+        )),
         Some(check) if check.verdict == CheckVerdict::Intact => {
             let at = [("on", &check.host), ("in", &check.location)];
             let at: String = at.iter().filter_map(|(word, place)| Some(format!(" {word} {}", place.as_deref()?))).collect();

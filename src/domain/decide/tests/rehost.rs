@@ -1,7 +1,8 @@
 //! `--rehost`.
 
+use super::storage::a_check;
 use super::*;
-use crate::domain::{NewHost, Value};
+use crate::domain::{CheckResult, CheckVerdict, NewHost, Value};
 
 fn policy(host: &str) -> Policy {
     Policy { rehost: Some(NewHost { host: host.into(), backup_driver: None }), ..Policy::default() }
@@ -85,4 +86,20 @@ fn a_new_host_that_does_not_fit_is_refused() {
     assert!(refusal.starts_with("its data may be on the disk of gone"), "{refusal}");
     // Under lock, the plan has settled that.
     assert!(rehost(&RehostCase { service: None, ..posix }, &zoned(), &policy("up")).unwrap().is_actionable());
+}
+
+#[test]
+fn a_check_on_the_retired_host_does_not_show_that_the_new_one_sees_the_data() {
+    let decided = |old: &str, on: &str| {
+        let backup = Backup { host: Some(old.into()), service: Some(POSIX.into()), ..retired() };
+        let check = CheckResult { host: Some(on.into()), ..a_check(&backup, CheckVerdict::Intact) };
+        let case = RehostCase { backup, service: Some(POSIX.into()), check: Some(Box::new(check)) };
+        rehost(&case, &zoned(), &policy("up")).unwrap().refusal
+    };
+    for (old, on) in [(GONE, GONE), ("Gone@posix", "gone.example.org"), ("gone.example.org", "gone")] {
+        assert!(decided(old, on).is_some_and(|why| why.contains("run it on up with --check quick")), "{old} {on}");
+    }
+    for (old, on) in [(GONE, "up"), (GONE, "jump"), ("up.old.example.org", "up")] {
+        assert_eq!(decided(old, on), None, "{old} {on}");
+    }
 }
