@@ -31,6 +31,11 @@ const DATA_TIMESTAMP: &str = "data_timestamp";
 
 crate::domain::display_by_serde!(Parent);
 
+/// The number of characters that fit in a text column of `backups`.
+const TEXT: usize = 255;
+/// The same for an id.
+const ID: usize = 36;
+
 /// Where the parent of an increment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -114,10 +119,27 @@ impl LostBackup {
         }
     }
 
+    /// Refuses texts that are longer than their columns, or hold a NUL. A server that refuses them leaves the import in `creating`.
+    pub fn refuse_unfit_texts(&mut self) {
+        let texts = [
+            ("name", self.name.as_ref(), TEXT),
+            ("description", self.description.as_ref(), TEXT),
+            ("container", self.container.as_ref(), TEXT),
+            ("prefix", Some(&self.service_metadata), TEXT),
+            ("volume id", self.volume_id.as_ref(), ID),
+        ];
+        let is_unfit = |text: &String, most| text.chars().count() > most || text.contains('\0');
+        let unfit = texts.into_iter().filter(|(_, text, most)| text.is_some_and(|text| is_unfit(text, *most)));
+        let unfit: Vec<String> = unfit.map(|(what, ..)| format!("its {what} does not fit the column of Cinder's database")).collect();
+        self.obstacles.extend(unfit);
+    }
+
     /// Takes the time from the side file, otherwise from the prefix.
     pub fn set_time(&mut self, created_at: Option<&str>) {
         let utc = |time: DateTime| Offset::UTC.to_timestamp(time).ok();
         let stated = created_at.and_then(|text| moment(text).or_else(|| utc(parse(text)?)));
+        // Python has no year 0, and no volume was backed up before computers counted from here.
+        let stated = stated.filter(|time| *time > Timestamp::UNIX_EPOCH);
         let began = || utc(DateTime::strptime("%Y%m%d%H%M%S", Prefix::parse(&self.service_metadata)?.timestamp).ok()?);
         self.created_at = stated.or_else(began).map(stamp);
         self.derived.extend(stated.is_none().then_some("created_at"));
@@ -187,11 +209,14 @@ pub fn arrange(backups: &mut [LostBackup], depth: &HashMap<String, usize>, servi
     // Whether each can be imported, in this order.
     let mut importable: BTreeMap<String, bool> = BTreeMap::new();
     for backup in backups.iter_mut() {
-        if let (Some(Parent::Lost), Some(parent)) = (backup.parent, &backup.parent_id)
-            && importable.get(parent) != Some(&true)
-            && backup.obstacles.is_empty()
-        {
-            backup.obstacles.push(format!("backup {parent}, which it is based on, cannot be imported"));
+        let why = match backup.parent {
+            Some(Parent::Lost) if backup.parent_id.as_ref().and_then(|parent| importable.get(parent)) != Some(&true) => "cannot be imported",
+            // The check may have found it under another spelling of its id, which Cinder would not.
+            Some(Parent::Missing) => "has no live row and is not on the storage under this id",
+            _ => "",
+        };
+        if let Some(parent) = backup.parent_id.as_ref().filter(|_| backup.obstacles.is_empty() && !why.is_empty()) {
+            backup.obstacles.push(format!("backup {parent}, which it is based on, {why}"));
         }
         importable.insert(backup.id.clone(), backup.obstacles.is_empty());
     }
@@ -309,6 +334,8 @@ mod tests {
             (Some("2026-11-22 17:21:43+02:00"), "2026-11-22T15:21:43Z", false),
             (Some("2026-11-22 15:21:43"), "2026-11-22T15:21:43Z", false),
             (Some("None"), "2026-11-22T10:11:12Z", true),
+            (Some("0000-01-01 00:00:00"), "2026-11-22T10:11:12Z", true),
+            (Some("-000044-03-15T00:00:00Z"), "2026-11-22T10:11:12Z", true),
             (None, "2026-11-22T10:11:12Z", true),
         ] {
             let mut backup = lost(1, None, false);
@@ -319,6 +346,26 @@ mod tests {
             let record = record(&backups[0]).unwrap();
             assert_eq!((record["created_at"].as_str(), record["data_timestamp"].as_str()), (Some(right), Some(right)), "{stated:?}");
         }
+    }
+
+    #[test]
+    fn an_increment_whose_parent_is_nowhere_is_not_importable_whatever_its_check_found() {
+        let mut backups = [LostBackup { parent: Some(Parent::Missing), ..lost(2, Some(1), false) }];
+        arrange(&mut backups, &HashMap::new(), &|_| String::new());
+        assert!(!backups[0].is_importable() && backups[0].obstacles.concat().contains("has no live row"), "{backups:?}");
+    }
+
+    #[test]
+    fn a_text_that_the_database_would_refuse_is_an_obstacle() {
+        let obstacles = |name: &str, description: &str| {
+            let (name, description) = (Some(name.to_owned()), Some(description.to_owned()));
+            let mut backup = LostBackup { name, description, ..lost(1, None, false) };
+            backup.refuse_unfit_texts();
+            backup.obstacles.concat()
+        };
+        assert_eq!(obstacles(&"ä".repeat(255), "a\nb"), "");
+        assert_eq!(obstacles(&"a".repeat(256), ""), "its name does not fit the column of Cinder's database");
+        assert_eq!(obstacles("", "\0"), "its description does not fit the column of Cinder's database");
     }
 
     #[test]

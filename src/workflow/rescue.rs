@@ -290,6 +290,7 @@ fn read_one(stores: &Stores, orphan: Orphan) -> LostBackup {
     };
     lost.set_volume(volume, by_digests);
     lost.set_time(created_at.as_deref());
+    lost.refuse_unfit_texts();
     if lost.size.is_none() {
         lost.obstacles.push("neither its metadata nor its sha256file shows the size of the volume".to_owned());
     }

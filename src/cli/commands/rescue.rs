@@ -14,6 +14,7 @@ use crate::cli::{Context, Exit, ProgressDisplay, Result, view};
 use crate::domain::Level;
 use crate::domain::record_stream::{StreamKind, StreamWriter};
 use crate::domain::text::count;
+use crate::domain::time::{human, seconds};
 use crate::report::grid::Grid;
 use crate::verify::chunked::Share;
 use crate::verify::orphans::OrphanHead;
@@ -78,6 +79,7 @@ pub fn run(context: &Context<'_>, args: &RescueArgs) -> Result<Exit> {
     ui.check_columns(view::LOST)?;
     let named: BTreeSet<String> = args.backups.iter().map(|id| id.to_ascii_lowercase()).collect();
     let (storage, request) = (args.storage.settings(context)?, args.storage.request(args.level, Share::All));
+    let settle = seconds(request.settle);
     let mut database = context.connect()?;
     let observer = ProgressDisplay::stoppable(ui)?;
     let mut files = NewFiles::create(args.commands.iter())?;
@@ -106,7 +108,7 @@ pub fn run(context: &Context<'_>, args: &RescueArgs) -> Result<Exit> {
         (summary.refused, "cannot be imported for another reason"),
     ]);
     ui.say(match parts.as_slice() {
-        [] => format!("No lost backups, in {}", database.location),
+        [] => format!("No lost backups with objects older than {} (--settle), in {}", human(settle), database.location),
         parts => format!("{} without a live row: {}, in {}", count(report.backups.len(), "backup"), parts.join(", "), database.location),
     });
     Ok(match &report.interrupted {
