@@ -210,7 +210,9 @@ pub fn arrange(backups: &mut [LostBackup], depth: &HashMap<String, usize>, servi
     let mut importable: BTreeMap<String, bool> = BTreeMap::new();
     for backup in backups.iter_mut() {
         let why = match backup.parent {
-            Some(Parent::Lost) if backup.parent_id.as_ref().and_then(|parent| importable.get(parent)) != Some(&true) => "cannot be imported",
+            Some(Parent::Lost) if backup.parent_id.as_ref().and_then(|parent| importable.get(parent)) != Some(&true) => {
+                "cannot be imported"
+            }
             // The check may have found it under another spelling of its id, which Cinder would not.
             Some(Parent::Missing) => "has no live row and is not on the storage under this id",
             _ => "",

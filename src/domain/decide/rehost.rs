@@ -83,6 +83,10 @@ pub fn rehost(case: &RehostCase, situation: &Situation, policy: &Policy) -> Opti
     if !is_at_rest(backup.status.as_deref()) {
         return None;
     }
+    // The same run finishes its deletion.
+    if policy.deletes() && backup.status.as_ref().is_some_and(|status| policy.asked.contains(status)) {
+        return None;
+    }
     let mut finding = Finding { kind: FindingKind::Host, ..about_backup(backup, Verdict::Inconsistent) };
     let (verdict, _, why) = by_service(backup, situation, policy);
     finding.evidence.push(why);
@@ -131,6 +135,9 @@ fn local_data(case: &RehostCase, host: &str, new: &NewHost, finding: &mut Findin
             "its data was checked on {host} itself, which may have it on its own disk: run it on {} with --check quick",
             new.host
         )),
+        Some(check) if check.busy => {
+            Some("the check found an object that is too young to be settled, so it may still be written".to_owned())
+        }
         Some(check) if check.verdict == CheckVerdict::Intact => {
             let at = [("on", &check.host), ("in", &check.location)];
             let at: String = at.iter().filter_map(|(word, place)| Some(format!(" {word} {}", place.as_deref()?))).collect();

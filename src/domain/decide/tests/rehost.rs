@@ -2,6 +2,7 @@
 
 use super::storage::a_check;
 use super::*;
+use crate::domain::status::DELETED;
 use crate::domain::{CheckResult, CheckVerdict, NewHost, Value};
 
 fn policy(host: &str) -> Policy {
@@ -89,17 +90,27 @@ fn a_new_host_that_does_not_fit_is_refused() {
 }
 
 #[test]
-fn a_check_on_the_retired_host_does_not_show_that_the_new_one_sees_the_data() {
-    let decided = |old: &str, on: &str| {
+fn a_check_on_the_retired_host_or_of_data_that_is_written_proves_nothing() {
+    let found = |old: &str, on: &str, busy: bool| {
         let backup = Backup { host: Some(old.into()), service: Some(POSIX.into()), ..retired() };
-        let check = CheckResult { host: Some(on.into()), ..a_check(&backup, CheckVerdict::Intact) };
+        let check = CheckResult { host: Some(on.into()), busy, ..a_check(&backup, CheckVerdict::Intact) };
         let case = RehostCase { backup, service: Some(POSIX.into()), check: Some(Box::new(check)) };
         rehost(&case, &zoned(), &policy("up")).unwrap().refusal
     };
+    let decided = |old: &str, on: &str| found(old, on, false);
     for (old, on) in [(GONE, GONE), ("Gone@posix", "gone.example.org"), ("gone.example.org", "gone")] {
         assert!(decided(old, on).is_some_and(|why| why.contains("run it on up with --check quick")), "{old} {on}");
     }
+    assert!(found(GONE, "up", true).is_some_and(|why| why.contains("may still be written")));
     for (old, on) in [(GONE, "up"), (GONE, "jump"), ("up.old.example.org", "up")] {
         assert_eq!(decided(old, on), None, "{old} {on}");
     }
+}
+
+#[test]
+fn a_backup_whose_deletion_the_same_run_finishes_keeps_its_host() {
+    let deleting = Policy { to: Some(DELETED.into()), asked: [ERROR.to_owned()].into(), ..policy("up") };
+    let failed = Backup { status: Some(ERROR.into()), ..retired() };
+    assert_eq!(decided(failed.clone(), &deleting), None);
+    assert!(decided(retired(), &deleting).unwrap().is_actionable() && decided(failed, &policy("up")).unwrap().is_actionable());
 }
