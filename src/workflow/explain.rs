@@ -18,6 +18,8 @@ use crate::scan::{Lock, Reader, Row, Scan, scan};
 
 /// How many other backups of the same volume have a line in the timeline: the newest ones.
 const OTHERS: usize = 20;
+/// How many of them are in memory at the same time.
+const PORTION: usize = 2_000;
 
 /// What is known about a backup.
 #[derive(Debug, Serialize)]
@@ -227,12 +229,16 @@ fn relatives(reader: &mut Reader<'_>, id: &str) -> std::result::Result<Relatives
         }
     })?;
     known.increments.sort();
-    let mut others: Vec<Backup> = reader.backups(&others)?;
-    others.sort_by(|a, b| b.created_at.cmp(&a.created_at));
-    if let Some(first) = others.get(OTHERS) {
+    let mut newest: Vec<Backup> = Vec::new();
+    for portion in others.chunks(PORTION) {
+        newest.extend(reader.backups(portion)?);
+        newest.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+        newest.truncate(OTHERS + 1);
+    }
+    if let Some(first) = newest.get(OTHERS) {
         known.add(first.created_at.as_deref(), format!("{} of this volume, up to here", count(others.len() - OTHERS, "older backup")));
     }
-    for other in others.iter().take(OTHERS) {
+    for other in newest.iter().take(OTHERS) {
         let status = other.status.as_deref().unwrap_or("NULL");
         known.add(other.created_at.as_deref(), format!("backup {} of the same volume was requested; it is {status}", other.id));
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::database::Database;
 use crate::program::{Answer, Program};
-use crate::rows::Cell;
+use crate::rows::{Cell, Row, backup};
 use crate::schemas::{Columns, engines, fresh};
 
 const TWO_HOURS: i64 = 7_200;
@@ -110,6 +110,26 @@ fn try_ways(database: &Database, program: &Program, store: &str, (status, host, 
         is_possible |= told;
     }
     is_possible
+}
+
+#[test]
+fn a_page_stays_short_however_many_backups_the_volume_has() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let volume = database.volume(|row| row.status("in-use"));
+    let parent = database.backup(|row| row.status("available").volume_id(&volume).age(TWO_HOURS));
+    // More than are read at once; the newest are those with the least age.
+    let rows: Vec<Row> = (1..=2_030).map(|age| backup().volume_id(&volume).parent_id(&parent).age(age)).collect();
+    database.insert(&rows);
+    let program = Program::on(database.url());
+    let document = program.json(0, &["explain", &parent]);
+    assert_eq!(document["increments"].as_array().unwrap().len(), 2_030);
+    let told = texts(&document);
+    assert!(told.iter().any(|text| *text == "2010 older backups of this volume, up to here"), "{told:#?}");
+    for row in &rows[..20] {
+        assert!(told.iter().any(|text| text.contains(&row.get_id())), "{told:#?}");
+    }
+    let Answer { stdout, .. } = program.expect(0, &["explain", &parent]);
+    assert!(stdout.lines().count() < 80 && stdout.contains("2010 more increments based on it"), "{stdout}");
 }
 
 #[test]

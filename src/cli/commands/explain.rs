@@ -13,10 +13,14 @@ use crate::cli::proposal::gather;
 use crate::cli::storage::CheckArgs;
 use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, Ui, view};
 use crate::domain::status::{DELETED, ERROR, ERROR_DELETING};
+use crate::domain::text::count;
 use crate::domain::time::{human, seconds};
 use crate::domain::{DatabaseInfo, Policy, Selection, Table, Thresholds, Value};
 use crate::report::grid::Grid;
 use crate::workflow::{Explanation, Wanted, Way, explain};
+
+/// How many increments the page names.
+const INCREMENTS: usize = 20;
 
 /// Shows what is known about one backup: its rows, a timeline, the evidence, and for each status the command that leads there, or why none
 /// does. Changes nothing.
@@ -97,8 +101,10 @@ fn write_page(ui: &Ui, explanation: &Explanation, places: &str, all_places: &str
         let what = if place > 0 && row.table == Table::Backups { "parent".to_owned() } else { row.table.to_string() };
         format!("{what} {}: {}", row.id, cells.join(", "))
     });
-    let based = increments.iter().map(|id| format!("increment {id} is based on it"));
-    section("Rows", known.chain(attachments.iter().cloned()).chain(based).collect())?;
+    let based = increments.iter().take(INCREMENTS).map(|id| format!("increment {id} is based on it"));
+    let more = increments.len().saturating_sub(INCREMENTS);
+    let more = (more > 0).then(|| format!("{} based on it (all are in --format json)", count(more, "more increment")));
+    section("Rows", known.chain(attachments.iter().cloned()).chain(based).chain(more).collect())?;
     section("Timeline", timeline.iter().map(|moment| format!("{}  {}", moment.at, moment.text)).collect())?;
     let mut verdict: Vec<String> = reason.iter().cloned().collect();
     for finding in findings {
