@@ -1,5 +1,6 @@
 //! `explain`: what is known about one backup, and for each status the command that leads there, or why none does.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -131,8 +132,9 @@ pub fn explain(
     let check = checks.get(&id).map(|check| CheckResult::clone(check));
     let newest = check.as_ref().and_then(|check| check.newest_object_at.as_deref()).and_then(parse_rfc3339);
     known.timeline.extend(newest.map(|at| Moment { at: rfc3339(at), text: "its newest object was written".to_owned() }));
-    known.timeline.extend(runs_of(log, &id)?);
-    known.timeline.push(Moment { at: rfc3339(scan.situation.now), text: "now, by the database's clock".to_owned() });
+    let now = rfc3339(scan.situation.now);
+    known.timeline.extend(runs_of(log, &id, &now)?);
+    known.timeline.push(Moment { at: now, text: "now, by the database's clock".to_owned() });
     known.timeline.sort();
     let Relatives { rows, attachments, increments, timeline } = known;
     Ok(Explanation { id, name, rows, attachments, increments, timeline, findings, reason, check, ways })
@@ -248,29 +250,36 @@ fn relatives(reader: &mut Reader<'_>, id: &str) -> std::result::Result<Relatives
     Ok(known)
 }
 
-/// What runs of this program did to the backup, by the audit log.
-fn runs_of(log: &Path, id: &str) -> Result<Vec<Moment>> {
+/// What runs of this program did to the backup, by the audit log. `now` is the time of damage before the first record.
+fn runs_of(log: &Path, id: &str, now: &str) -> Result<Vec<Moment>> {
     let mut moments = Vec::new();
     if !log.exists() {
         return Ok(moments);
     }
-    // The run and the number of the last unit about this backup, and what began the run.
-    let mut unit: Option<(String, usize)> = None;
-    let mut command = String::new();
+    // The runs and the numbers of the units about this backup, and what began the last run.
+    let mut units: BTreeSet<(String, usize)> = BTreeSet::new();
+    let (mut command, mut last) = (String::new(), now.to_owned());
     for record in records(log)? {
         let record = match record {
-            // `history verify` says what is wrong with the rest.
-            Err(AuditError::Damaged { .. }) => break,
+            Err(AuditError::Damaged { .. }) => {
+                let text = "the audit log is damaged from here, so later runs are not told: `history verify` says how".to_owned();
+                moments.push(Moment { at: last, text });
+                break;
+            }
             other => other?,
         };
         let Record { at, run, event, .. } = record;
-        let is_of = |number: usize| unit.as_ref() == Some(&(run.clone(), number));
+        last.clone_from(&at);
+        let is_of = |number: usize| units.contains(&(run.clone(), number));
+        let is_about = |kind| matches!(kind, FindingKind::Backup | FindingKind::Host);
         match event {
             Event::Begin(begin) => {
                 let ticket = begin.ticket.as_ref().map(|ticket| format!(", {ticket}")).unwrap_or_default();
                 command = format!("{}{ticket}", begin.command);
             }
-            Event::Intent(intent) if intent.kind == FindingKind::Backup && same(&intent.id, id) => unit = Some((run, intent.unit)),
+            Event::Intent(intent) if is_about(intent.kind) && same(&intent.id, id) => {
+                units.insert((run, intent.unit));
+            }
             Event::Outcome(outcome) if is_of(outcome.unit) => {
                 let reason = outcome.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 moments.push(Moment { at, text: format!("{} by run {run} ({command}){reason}", outcome.ended()) });
