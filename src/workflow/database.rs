@@ -54,6 +54,15 @@ impl Database {
         })
     }
 
+    /// The time spans without options.
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            service_down_time_seconds: self.service_down_time,
+            down_time_is_assumed: self.has_default_intervals,
+            ..Thresholds::default()
+        }
+    }
+
     /// The database as documents name it.
     pub fn info(&self) -> DatabaseInfo {
         database_info(self.session.as_ref(), &self.schema)

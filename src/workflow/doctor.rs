@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::orphans::BackEnd;
 use super::{Database, Error, Obstacle, Result, StorageSettings, Stores};
-use crate::audit::{AuditLog, runs, verify};
+use crate::audit::{AuditLog, runs};
 use crate::config::{Host, ServerTarget, Target, TlsMode};
 use crate::db::statements::TRIGGERS;
 use crate::db::{Access, DbError, Engine};
@@ -185,7 +185,7 @@ fn triggers(database: &mut Database) -> std::result::Result<Line, DbError> {
 
 fn services(database: &mut Database) -> std::result::Result<Vec<Line>, DbError> {
     const TOPIC: &str = "cinder-backup";
-    let situation = database.read(situation)?;
+    let (situation, thresholds) = (database.read(situation)?, database.thresholds());
     let (services, now) = (&situation.services, situation.now);
     let hosts: BTreeSet<&str> = services.hosts().collect();
     let mut lines: Vec<Line> = services
@@ -198,7 +198,7 @@ fn services(database: &mut Database) -> std::result::Result<Vec<Line>, DbError> 
         .collect();
     let (mut beating, mut silent) = (0, Vec::new());
     for host in &hosts {
-        match services.heartbeat(host, now, database.service_down_time) {
+        match services.heartbeat(host, now, services.down_time(host, &thresholds)) {
             Heartbeat::Up { .. } => beating += 1,
             Heartbeat::Down { silent: Some(seconds) } => silent.push(format!("{host} ({})", human(seconds))),
             Heartbeat::Down { silent: None } | Heartbeat::Missing => silent.push(format!("{host} (never)")),
@@ -209,7 +209,7 @@ fn services(database: &mut Database) -> std::result::Result<Vec<Line>, DbError> 
         lines.push(warning(TOPIC, "the table services has no host with it", "start it, or check whether this is the right database"));
     }
     if beating > 0 {
-        lines.push(ok(TOPIC, format!("{} sent a heartbeat within {}", count(beating, "host"), human(database.service_down_time))));
+        lines.push(ok(TOPIC, format!("{} with recent heartbeats", count(beating, "host"))));
     }
     if !silent.is_empty() {
         let more = silent.len().saturating_sub(LISTED);
@@ -231,18 +231,17 @@ pub fn examine_log(path: &Path) -> Vec<Line> {
     if !path.exists() {
         return vec![ok(TOPIC, format!("{shown} does not exist yet and can be created"))];
     }
-    let found = match (verify(path, None), runs(path)) {
-        (Ok(report), Ok(runs)) => (report, runs),
-        (Err(error), _) | (_, Err(error)) => return vec![failure(TOPIC, error)],
+    let found = match runs(path) {
+        Ok(found) => found,
+        Err(error) => return vec![failure(TOPIC, error)],
     };
-    let (report, runs) = found;
-    if !report.is_intact() {
-        let text = format!("{shown} was changed: {}", count(report.problem_count, "problem"));
-        return vec![warning(TOPIC, text, "`history verify` names them; continue in a new log with --audit-log")];
+    if let Some(damage) = found.damage {
+        let advice = "`history verify` names all problems; continue in a new log with --audit-log";
+        return vec![warning(TOPIC, damage.to_string(), advice)];
     }
-    let open: Vec<&str> = runs.runs.iter().filter(|run| !run.open.is_empty()).map(|run| run.run.as_str()).collect();
+    let open: Vec<&str> = found.runs.iter().filter(|run| !run.open.is_empty()).map(|run| run.run.as_str()).collect();
     if open.is_empty() {
-        return vec![ok(TOPIC, format!("{shown} is whole, with {} of {}", count(report.records, "record"), count(runs.runs.len(), "run")))];
+        return vec![ok(TOPIC, format!("{shown} is whole, with {}", count(found.runs.len(), "run")))];
     }
     let text = format!("the outcome of {} is not known: {}", count(open.len(), "run"), open.join(", "));
     vec![warning(TOPIC, text, format!("run `cinder-backup-repair history reconcile --audit-log {}`", shell_word(shown)))]

@@ -11,6 +11,7 @@ use crate::database::Database;
 use crate::guards::grants;
 use crate::program::{Answer, Program};
 use crate::real_backups::Store;
+use crate::rows::ago;
 use crate::schemas::{Columns, engines, fresh};
 use crate::servers::storage::PASSWORD;
 use crate::servers::{self, swift};
@@ -112,10 +113,20 @@ fn triggers_silent_hosts_and_a_log_that_was_changed_are_warnings() {
         let document = program.json(0, &["doctor", "--no-storage"]);
         assert_eq!(line(&document, "triggers")[..2], ["warning", "audit on backups"], "{document:#}");
         let [beating, silent] = lines(&document, "cinder-backup").try_into().unwrap();
-        assert!(beating[1].starts_with("1 host sent") && silent[1].contains("ctl2 (2 h)"), "{beating:?} {silent:?}");
+        assert!(beating[1] == "1 host with recent heartbeats" && silent[1].contains("ctl2 (2 h)"), "{beating:?} {silent:?}");
         let log = line(&document, "audit log");
         assert!(log[0] == "warning" && log[2].contains("history verify"), "{log:?}");
     }
+}
+
+/// A scan gives a service whose heartbeats are far apart more time if no cinder.conf says how often it sends them.
+#[test]
+fn a_service_with_rare_heartbeats_is_not_silent() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.service("seldom", |row| row.created_at(ago(30_000)).updated_at(ago(400)).set("report_count", 100));
+    let mut command = crate::program::bare(&["doctor", "--no-storage", "-f", "json", "--audit-log", "/nonexistent/log", "--database-url"]);
+    let document = crate::program::answer(command.arg(database.url())).json();
+    assert_eq!(line(&document, "cinder-backup")[..2], ["ok", "1 host with recent heartbeats"], "{document:#}");
 }
 
 #[test]

@@ -55,11 +55,7 @@ pub fn run(context: &Context<'_>, args: &ExplainArgs) -> Result<Exit> {
         return Err(Error::usage("explain prints a page or a document: use --format json or yaml"));
     }
     let mut database = context.connect()?;
-    let thresholds = Thresholds {
-        older_than_seconds: seconds(args.older_than),
-        service_down_time_seconds: database.service_down_time,
-        down_time_is_assumed: database.has_default_intervals,
-    };
+    let thresholds = Thresholds { older_than_seconds: seconds(args.older_than), ..database.thresholds() };
     let assume_dead = assume_dead(&args.assume_dead);
     let policy = Policy { thresholds, assume_dead, accept_quick: args.checks.accept_quick, ..Policy::default() };
     let selection = Selection { backups: [args.backup.clone()].into(), ..Selection::default() };
