@@ -1,18 +1,18 @@
 //! How `apply`, `repair` and `undo` execute a plan: safety, confirmation, run, result.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use super::args::{number_up_to, whole_number};
 use super::context::follow_ups;
 use super::storage::PlaceArgs;
 use super::view::{self, RunDocument};
-use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, prompt, run_records, sentences};
+use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, choice, prompt, run_records, sentences};
 use crate::apply::{Failure, Run};
 use crate::audit::AuditLog;
 use crate::domain::text::count;
 use crate::domain::{Outcome, UnitResult, digest};
-use crate::plan::Plan;
+use crate::plan::{Plan, Purpose};
 use crate::report::grid::Grid;
 use crate::spool::Spool;
 use crate::workflow::{
@@ -49,6 +49,8 @@ fn batch_size(text: &str) -> std::result::Result<usize, String> {
 
 /// More would gain nothing, and a server in an outage has few connections to spare.
 const MOST_SESSIONS: usize = 32;
+/// How many units a question lists one by one.
+const MOST_SHOWN: usize = 20;
 
 impl ExecutionArgs {
     /// Checks the command line first: an unknown column must be reported before anything is changed, and a missing terminal before a
@@ -252,20 +254,34 @@ fn judge(ui: &Ui, ended: &RecordedRun, progress: &ProgressDisplay<'_>, reconcile
     Exit::Done
 }
 
+/// Says what would change, before the question. Of many units only the groups, unless `-v` asks for each.
 fn show_changes(context: &Context<'_>, database: &Database, plan: &Plan) -> Result<()> {
     let ui = context.ui;
     let (rows, units) = (count(plan.rows()?, "row"), count(plan.units.len(), "unit"));
     ui.show(format!("{rows} in {units} would be changed in {}:", database.location));
-    for unit in &plan.units {
-        let unit = unit?;
-        ui.show(format!("  {}", unit.title()));
-        if unit.is_accepted_quick() {
-            ui.show("    becomes available on a quick check, which read none of its data (--accept-quick)");
+    if plan.units.len() > MOST_SHOWN && ui.verbose == 0 {
+        let mut groups: BTreeMap<String, usize> = BTreeMap::new();
+        for unit in &plan.units {
+            *groups.entry(choice::title(&unit?)).or_default() += 1;
         }
-        for change in &unit.changes {
-            ui.show(format!("    {}.{} of {}: {} -> {}", change.table, change.column, change.id, change.from, change.to));
+        groups.iter().for_each(|(group, number)| ui.show(format!("  {number:>6}  {group}")));
+        ui.show("-v lists each row.");
+        sentences::warn_of_quick(ui, plan)?;
+    } else {
+        for unit in &plan.units {
+            let unit = unit?;
+            ui.show(format!("  {}", unit.title()));
+            if unit.is_accepted_quick() {
+                ui.show("    becomes available on a quick check, which read none of its data (--accept-quick)");
+            }
+            view::rows(&unit).iter().for_each(|row| ui.show(format!("    {row}")));
         }
     }
+    let log = context.audit_path()?;
+    ui.show(match plan.purpose {
+        Purpose::Repair => format!("`undo` can restore the rows from the audit log {}.", log.display()),
+        Purpose::Undo => format!("The audit log {} records it.", log.display()),
+    });
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The command line: arguments, prompts, views, signals and exit codes. [`crate::workflow`] does the work; nothing sees this module.
 
 mod args;
+mod choice;
 mod commands;
 mod context;
 mod error;

@@ -1,21 +1,22 @@
 //! Questions to a person at a terminal.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, BufWriter, Write};
 
-use dialoguer::{Input, MultiSelect, Password};
+use crossterm::cursor::MoveTo;
+use crossterm::event::{self, Event, KeyCode, KeyModifiers};
+use crossterm::queue;
+use crossterm::style::{Attribute, Print, SetAttribute};
+use crossterm::terminal::{Clear, ClearType, disable_raw_mode, enable_raw_mode};
+use dialoguer::{Input, Password};
 use secrecy::SecretString;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::choice::{Choice, Drawn, Step};
 use super::signal::Question;
-use super::{Error, Exit, Result, Ui, view};
-use crate::plan::{Plan, Unit};
+use super::ui::is_dumb;
+use super::{Error, Exit, Result, Ui};
+use crate::plan::Plan;
 use crate::report::safe::terminal;
-
-/// How many units are shown at once.
-const PAGE: usize = 15;
-/// The columns that a list draws before each line, and one column at which terminals wrap.
-const MARGIN: usize = 7;
 
 /// Asks, and restores the terminal in every case.
 fn ask<T>(ui: &Ui, question: impl FnOnce() -> dialoguer::Result<T>) -> Result<T> {
@@ -35,34 +36,71 @@ pub fn password(ui: &Ui, what: &str) -> Result<SecretString> {
     Ok(SecretString::from(ask(ui, || prompt.interact())?))
 }
 
-/// A unit, cut to the width of a list: a line that wraps would be drawn over others.
-fn line(unit: &Unit, width: usize) -> String {
-    let text = terminal(&format!("{} {}", unit.title(), view::changes(&unit.changes)));
-    if text.width() <= width {
-        return text;
+/// Lets a person choose units of a plan; returns their numbers. `are_chosen` says whether all are at first.
+pub fn choose(ui: &Ui, plan: &Plan, location: &str, are_chosen: bool) -> Result<BTreeSet<usize>> {
+    if is_dumb() {
+        let problem = "this terminal (TERM=dumb) cannot show the units to choose from; nothing was changed";
+        return Err(Error::usage(problem).hint("select with --status, --host or ids and use --yes, or use plan and apply"));
     }
-    let mut used = 1;
-    let fits = |c: &char| {
-        used += c.width().unwrap_or(0);
-        used <= width
-    };
-    let cut: String = text.chars().take_while(fits).collect();
-    format!("{cut}…")
+    let mut choice = Choice::new(location, plan.units.iter(), are_chosen)?;
+    let standing = Question::begin(ui)?;
+    let step = FullScreen::begin(ui).and_then(|screen| screen.ask(&mut choice, plan, &standing));
+    match step.map_err(|error| Error::new(Exit::Usage, format!("cannot read an answer: {error}")))? {
+        Step::Continue => Ok(choice.chosen()),
+        _ => Err(Error::new(Exit::Interrupted, "nothing was chosen; nothing was changed")),
+    }
 }
 
-/// Lets a person choose units of a plan; returns their numbers. All are chosen at first.
-pub fn choose(ui: &Ui, plan: &Plan) -> Result<BTreeSet<usize>> {
-    let width = ui.prompt_width().unwrap_or(80).saturating_sub(MARGIN).max(20);
-    let units = plan.units.iter().map(|unit| unit.map(|unit| (unit.number, line(&unit, width))));
-    let units: Vec<(usize, String)> = units.collect::<io::Result<_>>()?;
-    let items = units.iter().map(|(_, line)| (line, true));
-    // Not in the prompt: a prompt that wraps would be drawn over and over.
-    ui.show("Space toggles a line, a toggles all, enter continues, esc stops.");
-    let prompt = MultiSelect::new().with_prompt("Units to change").items_checked(items).max_length(PAGE).report(false);
-    let Some(chosen) = ask(ui, || prompt.interact_opt())? else {
-        return Err(Error::new(Exit::Interrupted, "nothing was chosen; nothing was changed"));
-    };
-    Ok(chosen.into_iter().filter_map(|at| units.get(at)).map(|(number, _)| *number).collect())
+/// The terminal while a list takes all of it. What it showed before comes back when this is dropped.
+struct FullScreen<'a>(&'a Ui);
+
+impl<'a> FullScreen<'a> {
+    fn begin(ui: &'a Ui) -> io::Result<Self> {
+        let screen = Self(ui);
+        enable_raw_mode()?;
+        ui.begin_full_screen();
+        Ok(screen)
+    }
+
+    /// Draws and reads keys until the choice ends.
+    fn ask(&self, choice: &mut Choice, plan: &Plan, standing: &Question) -> io::Result<Step> {
+        choice.open_if_it_fits(self.size().1);
+        loop {
+            let unit = choice.current().map(|place| plan.units.get(place)).transpose()?.flatten();
+            let (columns, rows) = self.size();
+            self.draw(choice.draw(columns, rows, unit.as_ref()).iter().take(rows))?;
+            let Event::Key(key) = event::read()? else { continue };
+            if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
+                standing.stop();
+            }
+            match choice.press(key) {
+                Step::Stay => {}
+                end => return Ok(end),
+            }
+        }
+    }
+
+    fn size(&self) -> (usize, usize) {
+        self.0.prompt_size().unwrap_or((80, 24))
+    }
+
+    fn draw<'l>(&self, lines: impl Iterator<Item = &'l Drawn>) -> io::Result<()> {
+        let mut out = BufWriter::new(io::stderr().lock());
+        for (number, line) in (0..).zip(lines) {
+            let attribute = if line.is_current && self.0.has_colors() { Attribute::Reverse } else { Attribute::Reset };
+            // Cleared first: after a full line, the cursor still stands on its last character.
+            queue!(out, MoveTo(0, number), Clear(ClearType::CurrentLine), SetAttribute(attribute), Print(&line.text))?;
+        }
+        queue!(out, SetAttribute(Attribute::Reset))?;
+        out.flush()
+    }
+}
+
+impl Drop for FullScreen<'_> {
+    fn drop(&mut self) {
+        self.0.end_prompt();
+        let _ = disable_raw_mode();
+    }
 }
 
 pub fn insist_on_terminal(ui: &Ui) -> Result<()> {

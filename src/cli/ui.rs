@@ -5,6 +5,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crossterm::cursor::{Hide, Show};
+use crossterm::execute;
+use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen};
 use serde::Serialize;
 use serde_json::json;
 use unicode_width::UnicodeWidthStr;
@@ -38,6 +41,8 @@ pub struct Ui {
     begun: Arc<AtomicBool>,
     /// The reader of standard output has closed it.
     is_closed: Arc<AtomicBool>,
+    /// A question takes the whole screen.
+    is_full_screen: Arc<AtomicBool>,
 }
 
 impl Ui {
@@ -50,12 +55,14 @@ impl Ui {
         };
         let stdout_is_terminal = io::stdout().is_terminal();
         let most = args.options.max_width.filter(|width| *width > 0).map(|width| u16::try_from(width).unwrap_or(u16::MAX));
-        let width = most.or_else(|| stdout_is_terminal.then(|| columns_of(io::stdout())).flatten());
+        let width = most.or_else(|| {
+            stdout_is_terminal.then(|| size_of(io::stdout())).flatten().map(|(columns, _)| u16::try_from(columns).unwrap_or(u16::MAX))
+        });
         let options = OutputOptions { width, color: color(stdout_is_terminal), ..args.options.clone() };
         let color_stderr = color(io::stderr().is_terminal());
         let (quiet, verbose, no_input) = (args.quiet, args.verbose, args.no_input);
-        let (begun, is_closed) = (Arc::default(), Arc::default());
-        Self { streams: Streams::Apart, options, quiet, verbose, no_input, color_stderr, begun, is_closed }
+        let (begun, is_closed, is_full_screen) = (Arc::default(), Arc::default(), Arc::default());
+        Self { streams: Streams::Apart, options, quiet, verbose, no_input, color_stderr, begun, is_closed, is_full_screen }
     }
 
     /// For a command inside another one: prints everything to standard output, or nothing anywhere; asks nothing and shows no
@@ -183,14 +190,34 @@ impl Ui {
         self.line(&self.wrapped(&terminal(text.as_ref())));
     }
 
-    /// Ends the line of an abandoned question, and shows the cursor again.
+    /// Begins a question that takes the whole screen.
+    pub fn begin_full_screen(&self) {
+        self.is_full_screen.store(true, Ordering::SeqCst);
+        let _ = execute!(io::stderr(), EnterAlternateScreen, Hide);
+    }
+
+    /// Ends a question of the whole screen, or the line of an abandoned one, and shows the cursor again.
     pub fn end_prompt(&self) {
-        self.line("\u{1b}[?25h");
+        if self.is_full_screen.swap(false, Ordering::SeqCst) {
+            let _ = execute!(io::stderr(), LeaveAlternateScreen, Show);
+        } else {
+            self.line("\u{1b}[?25h");
+        }
+    }
+
+    /// How many columns and lines the terminal of questions has.
+    pub fn prompt_size(&self) -> Option<(usize, usize)> {
+        size_of(io::stderr())
     }
 
     /// How many columns the terminal of questions has.
     pub fn prompt_width(&self) -> Option<usize> {
-        columns_of(io::stderr()).map(usize::from)
+        self.prompt_size().map(|(columns, _)| columns)
+    }
+
+    /// Whether questions may have colours.
+    pub fn has_colors(&self) -> bool {
+        self.color_stderr
     }
 
     pub fn detail(&self, text: impl AsRef<str>) {
@@ -285,7 +312,7 @@ impl Write for Results {
 
 /// Breaks a line between words to a width. Text in backticks is for copying, so it counts as one word; a word that is longer than a line
 /// is left to the terminal.
-fn broken(line: &str, width: usize) -> String {
+pub(super) fn broken(line: &str, width: usize) -> String {
     if line.width() <= width {
         return line.to_owned();
     }
@@ -316,7 +343,7 @@ fn broken(line: &str, width: usize) -> String {
 }
 
 /// Whether TERM says that the terminal understands no escape codes.
-fn is_dumb() -> bool {
+pub(super) fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb")
 }
 
@@ -325,9 +352,10 @@ fn lost(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write the result to standard output: {error}"))
 }
 
-/// How many columns a terminal has.
-fn columns_of(terminal: impl AsFd) -> Option<u16> {
-    rustix::termios::tcgetwinsize(terminal).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+/// How many columns and lines a terminal has.
+fn size_of(terminal: impl AsFd) -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(terminal).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
 }
 
 #[cfg(test)]

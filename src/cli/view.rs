@@ -1,5 +1,7 @@
 //! What each result looks like as rows; one table of columns a result, no logic.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::cli::commands::scrub::{Coverage, time};
@@ -156,6 +158,18 @@ pub struct RunDocument<'a> {
 
 /// Changes in one line: `creating -> error, volume backing-up -> available`. Which volume is in the other formats.
 pub fn changes(changes: &[Change]) -> String {
+    steps(changes, true).join(", ")
+}
+
+/// The same without the values that differ from backup to backup: `creating -> available, object_count`.
+pub fn kinds_of_changes(changes: &[Change]) -> String {
+    let mut kinds = steps(changes, false);
+    let mut said = BTreeSet::new();
+    kinds.retain(|kind| said.insert(kind.clone()));
+    kinds.join(", ")
+}
+
+fn steps(changes: &[Change], has_values: bool) -> Vec<String> {
     let mut steps: Vec<String> = Vec::new();
     let main = changes.iter().find(|change| change.column == "status").map(|change| (change.table, change.id.as_str()));
     for change in changes {
@@ -164,7 +178,8 @@ pub fn changes(changes: &[Change]) -> String {
         match change.column.as_str() {
             "fail_reason" => continue,
             "status" => {}
-            column => step = format!("{column} {step}"),
+            column if has_values => step = format!("{column} {step}"),
+            column => step = column.to_owned(),
         }
         if Some((change.table, change.id.as_str())) == main {
             steps.push(step);
@@ -172,7 +187,18 @@ pub fn changes(changes: &[Change]) -> String {
             steps.push(format!("{} {step}", change.table.to_string().trim_end_matches('s')));
         }
     }
-    steps.join(", ")
+    steps
+}
+
+/// What changes in each row of a unit, one line a row. Hostile text.
+pub fn rows(unit: &Unit) -> Vec<String> {
+    let rows = unit.changes.chunk_by(|one, next| next.is_of(one.table, &one.id));
+    let line = |row: &[Change]| {
+        let first = row.first()?;
+        let columns: Vec<String> = row.iter().map(|change| format!("{} {} -> {}", change.column, change.from, change.to)).collect();
+        Some(format!("{} {}: {}", first.table, first.id, columns.join(", ")))
+    };
+    rows.filter_map(line).collect()
 }
 
 /// Why a unit ended as it did, with the columns that differ from the plan.

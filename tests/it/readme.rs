@@ -99,12 +99,16 @@ fn together(mut command: Command) -> Vec<String> {
     [answer.stdout, answer.stderr].concat().lines().map(str::to_owned).collect()
 }
 
-/// The output at a terminal when every unit is confirmed: the screen with the list, and everything after it.
+/// The output at a terminal when every unit is chosen and confirmed: the lines of the list, and everything after it.
 fn confirmed(command: &Command) -> Vec<String> {
-    let mut terminal = Terminal::start(command, 140, 60);
-    terminal.wait("Units to change:");
+    let mut terminal = Terminal::start(command, 100, 60);
+    terminal.wait(" 0 of ");
+    // All, and the cursor on the last one.
+    terminal.press("\u{1}\u{1b}[F");
+    terminal.wait(">     [x]");
     let lines = |screen: String| screen.lines().map(str::to_owned).collect::<Vec<_>>();
     let mut shown = lines(terminal.screen());
+    shown.retain(|line| !line.is_empty());
     terminal.press("\r");
     terminal.wait("Type the number of rows to change");
     let screen = terminal.screen();

@@ -92,6 +92,12 @@ impl Terminal {
         String::from_utf8_lossy(&self.seen.lock().unwrap().bytes).into_owned()
     }
 
+    /// Changes the size, and tells the program.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        self.seen.lock().unwrap().screen.screen_mut().set_size(rows, columns);
+        tcsetwinsize(&self.master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).expect("a size");
+    }
+
     /// Waits until the screen shows a text.
     #[track_caller]
     pub fn wait(&self, text: &str) {
@@ -130,7 +136,10 @@ impl Terminal {
         };
         self.reader.take().expect("ended once").join().expect("the reader ends with the program");
         assert_eq!(modes(&self.master), self.modes, "the terminal is not as it was");
-        assert!(!self.seen.lock().unwrap().screen.screen().hide_cursor(), "the cursor stays hidden");
+        let seen = self.seen.lock().unwrap();
+        assert!(!seen.screen.screen().hide_cursor(), "the cursor stays hidden");
+        assert!(!seen.screen.screen().alternate_screen(), "the list stays");
+        drop(seen);
         status.code().unwrap_or_else(|| panic!("ended by {status}:\n{}", self.screen()))
     }
 
@@ -168,7 +177,9 @@ fn status(database: &Database, id: &str) -> String {
     database.cell("backups", id, "status").unwrap()
 }
 
-const WHICH: &str = "Units to change:";
+const WHICH: &str = "Choose what to change in";
+const DOWN: &str = "\u{1b}[B";
+const ALL: &str = "\u{1}";
 const TYPE: &str = "Type the number of rows to change";
 
 #[test]
@@ -182,20 +193,24 @@ fn a_repair_is_selected_confirmed_by_number_and_reported() {
     let mut terminal = Terminal::wide(&program, &["repair"]);
     terminal.wait(WHICH);
     let screen = terminal.screen();
-    for part in [&first, &second, "\"nightly\" is creating: cinder-backup on gone has no service row", "2 stuck, 1 uncertain", "skipped"] {
+    for part in [&first, &second, "gone: stuck backups, creating -> error, volume backing-up -> available", "0 of 2 units chosen"] {
         assert!(screen.contains(part), "{part} is not in\n{screen}");
     }
-    // Deselects the first line.
+    assert!(terminal.written().contains("2 stuck, 1 uncertain") && terminal.written().contains("skipped"), "{}", terminal.written());
+    // Chooses the second line of the group.
     let order = if first < second { (&second, &first) } else { (&first, &second) };
     let (done, left) = order;
-    terminal.press(" ");
-    terminal.wait_until("one unchecked", |screen| screen.matches("[ ]").count() == 1);
-    terminal.press("\r");
+    terminal.press(&format!("{DOWN}{DOWN} "));
+    terminal.wait("1 of 2 units chosen");
+    assert!(terminal.screen().contains(&format!("backups {done}: status creating -> error")), "{}", terminal.screen());
+    terminal.press("\t");
+    terminal.wait("cinder-backup on gone has no service row");
+    terminal.press("\t\r");
     terminal.wait(TYPE);
     let screen = terminal.screen();
     assert!(screen.contains("2 rows in 1 unit would be changed in sqlite:///"), "{screen}");
-    assert!(screen.contains(&format!("backups.status of {done}: creating -> error")), "{screen}");
-    assert!(!screen.contains(&format!("backups.status of {left}")), "{screen}");
+    assert!(screen.contains(&format!("backups {done}: status creating -> error")), "{screen}");
+    assert!(!screen.contains(&format!("backups {left}: status")), "{screen}");
     assert!(screen.contains("Type the number of rows to change (2) to continue"), "{screen}");
     assert!(screen.contains(&format!("The database is {}.", database.url())), "{screen}");
     assert_eq!(status(&database, done), "creating", "nothing before the number is typed");
@@ -225,9 +240,7 @@ fn a_volume_of_a_backup_that_was_not_selected_stays_unchanged() {
     let program = Program::on(database.url());
     let mut terminal = Terminal::wide(&program, &["repair"]);
     terminal.wait(WHICH);
-    terminal.press(" ");
-    terminal.wait_until("one unchecked", |screen| screen.matches("[ ]").count() == 1);
-    terminal.press("\r");
+    terminal.press(&format!("{DOWN}{DOWN} \r"));
     terminal.wait(TYPE);
     assert!(terminal.screen().contains("1 row in 1 unit would be changed in sqlite:///"), "{}", terminal.screen());
     terminal.press("1\r");
@@ -292,7 +305,7 @@ fn ctrl_c_after_the_prompt_ends_the_run_between_units() {
     let program = Program::on(database.url());
     let mut terminal = Terminal::wide(&program, &["repair", "--lock-timeout", "20s"]);
     terminal.wait(WHICH);
-    terminal.press("\r");
+    terminal.press(&format!("{ALL}\r"));
     terminal.wait(TYPE);
     // The key is pressed while the first unit waits for a lock.
     database.execute("BEGIN IMMEDIATE");
@@ -325,16 +338,18 @@ fn escape_or_an_empty_selection_changes_nothing() {
     stuck(&database, "weekly");
     let before = database.rows_by_id();
     let program = Program::on(database.url());
-    for (keys, code, sentence) in [
-        ("\u{1b}", 130, "nothing was chosen; nothing was changed"),
-        ("q", 130, "nothing was chosen; nothing was changed"),
-        ("a\r", 0, "Nothing to change."),
-    ] {
+    // Enter alone goes on with nothing, as does a filter that hides all.
+    for keys in ["", "\r", "gone\r\u{7f}\u{7f}\u{7f}\u{7f}", &format!("{ALL}{ALL}\r")] {
         let mut terminal = Terminal::wide(&program, &["repair"]);
         terminal.wait(WHICH);
         terminal.press(keys);
-        let screen = terminal.expect(code);
-        assert!(screen.contains(sentence), "{screen}");
+        terminal.wait("Filter: _");
+        if keys.ends_with('\r') {
+            terminal.wait("Nothing is chosen yet");
+        }
+        terminal.press("\u{1b}");
+        let screen = terminal.expect(130);
+        assert!(screen.contains("nothing was chosen; nothing was changed"), "{screen}");
     }
     assert_eq!(changes(&before, &database.rows_by_id()), []);
 }
@@ -348,13 +363,13 @@ fn apply_and_undo_show_the_changes_and_ask_even_with_quiet() {
     program.expect(0, &["plan", "--out", &plan]);
     let mut terminal = Terminal::wide(&program, &["apply", &plan, "-q"]);
     terminal.wait(TYPE);
-    assert!(terminal.screen().contains(&format!("backups.status of {backup}: creating -> error")), "{}", terminal.screen());
+    assert!(terminal.screen().contains(&format!("backups {backup}: status creating -> error")), "{}", terminal.screen());
     terminal.press("2\r");
     terminal.expect(0);
     assert_eq!(status(&database, &backup), "error");
     let mut terminal = Terminal::wide(&program, &["undo", &program.last_run()]);
     terminal.wait(TYPE);
-    assert!(terminal.screen().contains(&format!("backups.status of {backup}: error -> creating")), "{}", terminal.screen());
+    assert!(terminal.screen().contains(&format!("backups {backup}: status error -> creating")), "{}", terminal.screen());
     terminal.press("2\r");
     terminal.expect(0);
     assert_eq!(status(&database, &backup), "creating");
@@ -374,23 +389,21 @@ fn redrawing_a_narrow_terminal_leaves_no_remnants() {
     let program = Program::on(database.url());
     let mut terminal = Terminal::start(&program.command(&["repair"]), 60, 40);
     terminal.wait(WHICH);
-    let lines = |terminal: &Terminal| -> Vec<String> {
-        let screen = terminal.screen();
-        let from = screen.find(WHICH).unwrap_or_else(|| panic!("{screen}"));
-        screen[from..].lines().map(str::to_owned).collect()
-    };
-    let first = lines(&terminal);
-    for _ in 0..40 {
-        terminal.press("j");
+    let first = terminal.screen();
+    assert_eq!(first.matches("     [ ] ").count(), 20, "{first}");
+    // To the end and back, one line at a time.
+    for key in [DOWN, "\u{1b}[A"] {
+        terminal.press(&key.repeat(30));
     }
-    // Moves around the list twice, then deselects the first line.
-    terminal.press(" ");
-    terminal.wait_until("> [ ]", |screen| screen.contains("> [ ] backup"));
-    let again = lines(&terminal);
-    assert_eq!(terminal.screen().matches(WHICH).count(), 1, "{}", terminal.screen());
-    assert_eq!(again.len(), first.len(), "{}", terminal.screen());
-    let units: Vec<&String> = again.iter().filter(|line| line.contains(" backup ")).collect();
-    assert_eq!(units.len(), 15, "{}", terminal.screen());
+    terminal.press(&format!("{DOWN}{DOWN} "));
+    terminal.wait(">     [x] ");
+    let again = terminal.screen();
+    assert_eq!(again.matches(WHICH).count(), 1, "{again}");
+    assert_eq!((again.lines().count(), again.matches("     [ ] ").count()), (first.lines().count(), 19), "{again}");
+    // A smaller terminal.
+    terminal.resize(50, 24);
+    terminal.press("\u{1b}[F");
+    terminal.wait_until("the last line under the cursor", |screen| screen.lines().count() <= 24 && screen.contains(">     [ ] "));
     terminal.press("\u{1b}");
     terminal.expect(130);
     assert_eq!(changes(&before, &database.rows_by_id()), []);
@@ -560,7 +573,7 @@ fn a_hostile_name_does_not_change_the_screen() {
     let program = Program::on(database.url());
     let mut terminal = Terminal::wide(&program, &["repair", "--color", "never"]);
     terminal.wait(WHICH);
-    terminal.press("\r");
+    terminal.press(&format!("{ALL}\r"));
     terminal.wait(TYPE);
     terminal.press("4\r");
     let screen = terminal.expect(0);
@@ -612,4 +625,58 @@ fn a_password_prompt_does_not_show_the_password() {
     let mut terminal = Terminal::wide(&program, &["scan", "--no-input"]);
     let screen = terminal.expect(12);
     assert!(!screen.contains(prompt), "{screen}");
+}
+
+/// 80 columns and 24 lines suffice to find and choose some of many.
+#[test]
+fn some_of_thousands_are_found_by_a_filter_and_chosen_by_group() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let backup =
+        |host: &str, number: usize| crate::rows::backup().status("creating").host(host).display_name(format!("n{number}")).age(TWO_HOURS);
+    let rows: Vec<_> = (0..3_000).map(|number| backup(if number < 40 { "ctl1" } else { "ctl2" }, number)).collect();
+    database.insert(&rows);
+    let program = Program::on(database.url());
+    let mut terminal = Terminal::start(&program.command(&["repair"]), 80, 24);
+    terminal.wait("0 of 3000 units chosen");
+    assert!(terminal.screen().contains("> [ ] ctl1: stuck backups, creating -> error"), "{}", terminal.screen());
+    terminal.press("ctl1");
+    terminal.wait("40 shown");
+    terminal.press(" ");
+    terminal.wait("40 of 3000 units chosen");
+    terminal.press("\u{1b}");
+    terminal.wait("3000 shown");
+    terminal.press("n2999");
+    terminal.wait("1 shown");
+    terminal.press(&format!("{DOWN} \r"));
+    terminal.wait(TYPE);
+    let screen = terminal.screen();
+    for part in
+        ["41 rows in 41 units", "    40  ctl1: stuck backups, creating -> error", "     1  ctl2: stuck backups", "-v lists each row"]
+    {
+        assert!(screen.contains(part), "{part} is not in\n{screen}");
+    }
+    assert!(screen.contains("`undo` can restore the rows from the audit log"), "{screen}");
+    terminal.press("41\r");
+    terminal.expect(0);
+    let repaired = database.query("SELECT count(*), sum(host = 'ctl1') FROM backups WHERE status = 'error'");
+    assert_eq!(repaired, [[Some("41".to_owned()), Some("40".to_owned())]]);
+}
+
+#[test]
+fn named_backups_are_chosen_at_first_and_a_dumb_terminal_has_no_list() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let ids = [stuck(&database, "nightly").0, stuck(&database, "weekly").0];
+    let program = Program::on(database.url());
+    let args = ["repair", &ids[0], &ids[1]];
+    let mut terminal = Terminal::wide(&program, &args);
+    terminal.wait("2 of 2 units chosen");
+    terminal.press("\r");
+    terminal.wait(TYPE);
+    terminal.press("no\r");
+    terminal.expect(130);
+    let mut command = program.command(&args);
+    let mut terminal = Terminal::start(command.env("TERM", "dumb"), 200, 60);
+    let screen = terminal.expect(2);
+    assert!(screen.contains("TERM=dumb") && screen.contains("--yes"), "{screen}");
+    assert!(ids.iter().all(|id| status(&database, id) == "creating"));
 }

@@ -11,6 +11,8 @@ use crate::workflow::{Database, ProposedPlan};
 
 /// How many units `--yes` changes at most without `--max-changes`.
 const MAX_CHANGES_WITH_YES: usize = 25;
+/// How many findings without a change are listed before a question; of more, only their number is said.
+const MOST_SKIPPED: usize = 10;
 
 /// Scans, plans, confirms and applies in one step. At a terminal you choose the units, see the exact changes, and confirm by typing
 /// the number of rows.
@@ -50,24 +52,27 @@ fn choose(context: &Context<'_>, database: &mut Database, proposal: &mut Propose
     let ui = context.ui;
     let document = &proposal.scan.document;
     ui.say(format!("{} in {}", sentences::scan(document, selection), database.location));
-    for finding in &proposal.others {
-        let finding = finding?;
-        let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
-        ui.say(format!("  skipped: {} {} is {}: {why}", finding.kind, finding.id, finding.verdict));
-    }
-    for unit in &proposal.plan.units {
-        let unit = unit?;
-        let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
-        // A project has no status.
-        let status = (unit.kind != FindingKind::Project).then(|| format!(" is {}", unit.status.as_deref().unwrap_or("NULL")));
-        ui.show(format!("  {}{}: {}", unit.title(), status.unwrap_or_default(), why.join("; ")));
+    if proposal.others.len() > MOST_SKIPPED {
+        sentences::say_skipped(ui, &proposal.skipped)?;
+    } else {
+        for finding in &proposal.others {
+            let finding = finding?;
+            let why = finding.refusal.as_deref().or(finding.evidence.first().map(|evidence| evidence.text.as_str())).unwrap_or("");
+            ui.say(format!("  skipped: {} {} is {}: {why}", finding.kind, finding.id, finding.verdict));
+        }
     }
     if !proposal.plan.units.is_empty() {
         database.require_writable(&proposal.plan.policy)?;
         require_log(context)?;
     }
-    if proposal.plan.units.len() > 1 {
-        let chosen = prompt::choose(ui, &proposal.plan)?;
+    if let [unit] = proposal.plan.units.read(0..2)?.as_slice() {
+        // A project has no status.
+        let status = (unit.kind != FindingKind::Project).then(|| format!(" is {}", unit.status.as_deref().unwrap_or("NULL")));
+        let why: Vec<&str> = unit.evidence.iter().map(|evidence| evidence.text.as_str()).collect();
+        ui.show(format!("  {}{}: {}", unit.title(), status.unwrap_or_default(), why.join("; ")));
+    } else if !proposal.plan.units.is_empty() {
+        // What was named was chosen already.
+        let chosen = prompt::choose(ui, &proposal.plan, &database.location, !selection.backups.is_empty())?;
         let gone = proposal.narrow(database, &chosen)?;
         if gone > 0 {
             ui.warn(format!("{} that you chose can no longer be repaired", count(gone, "unit")));
