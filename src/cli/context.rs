@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::args::{DecisionArgs, Global, SelectionArgs};
-use super::{Error, Exit, Result, Ui};
+use super::{Error, Exit, Monitor, Result, Ui};
 use crate::config::{CinderConf, Environment, Resolved, Target};
 use crate::db::{DbError, DbErrorKind, SessionSettings};
 use crate::domain::Selection;
@@ -18,6 +18,7 @@ pub struct Context<'a> {
     pub global: &'a Global,
     /// The environment variables that the configuration depends on.
     pub environment: &'a Environment,
+    pub monitor: &'a Monitor,
 }
 
 /// Runs a command line of this program inside of this one: its words, the environment, whether it is muted, and what changes its shared

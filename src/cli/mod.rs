@@ -7,6 +7,8 @@ mod context;
 mod error;
 mod execute;
 mod exit;
+mod measures;
+mod monitor;
 mod new_files;
 mod progress_display;
 mod prompt;
@@ -29,6 +31,8 @@ pub use commands::Cli;
 use context::Context;
 use error::{Error, Result};
 use exit::Exit;
+use measures::{Measured, State};
+use monitor::{Monitor, MonitorArgs};
 use progress_display::ProgressDisplay;
 use ui::Ui;
 
@@ -41,26 +45,46 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // clap writes help and version to standard output and usage errors to standard error; 2 is our code too.
-            let Some(form) = json_form().filter(|_| error.use_stderr()) else {
+            let is_nagios = std::env::args_os().any(|word| word == "--nagios");
+            let form = json_form().or(is_nagios.then_some("json")).filter(|_| error.use_stderr());
+            let Some(form) = form else {
                 let _ = error.print();
                 return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Done }.code());
             };
             let text = error.to_string();
             let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").trim();
             if let Ok(cli) = Cli::try_parse_from(["cinder-backup-repair", "--format", form, "man"]) {
-                Ui::new(&cli.global.output).failure(Exit::Usage, message, Some("see --help"));
+                let ui = Ui::new(&cli.global.output);
+                if is_nagios {
+                    return print_line(&ui, monitor::line("", State::Unknown, message, ""));
+                }
+                ui.failure(Exit::Usage, message, Some("see --help"));
             }
             return ExitCode::from(Exit::Usage.code());
         }
     };
-    let ui = Ui::new(&cli.global.output);
+    let output = &cli.global.output;
+    let monitor = cli.command.monitor();
+    // Some plugin runners take both streams for the line.
+    let ui = if monitor.is_nagios() { Ui::inner(output, true) } else { Ui::new(output) };
     let environment = Environment::new(std::env::vars_os());
-    let context = Context { ui: &ui, global: &cli.global, environment: &environment };
-    let exit = commands::run(&context, &cli.command).unwrap_or_else(|error| {
+    let context = Context { ui: &ui, global: &cli.global, environment: &environment, monitor: &monitor };
+    let result = monitor.check().and_then(|()| commands::run(&context, &cli.command));
+    let written = monitor.write(&result);
+    let result = result.and_then(|exit| written.map(|()| exit));
+    if monitor.is_nagios() {
+        return print_line(&Ui::new(output), monitor.line(&result));
+    }
+    let exit = result.unwrap_or_else(|error| {
         ui.failure(error.exit, &format!("{:#}", error.error), error.hint.as_deref());
         error.exit
     });
     ExitCode::from(exit.code())
+}
+
+/// Prints the line of a plugin, and returns its exit code.
+fn print_line(ui: &Ui, (line, code): (String, u8)) -> ExitCode {
+    ExitCode::from(ui.text(&line).map_or(State::Unknown as u8, |()| code))
 }
 
 /// Lets a number, a size or a time span begin with a dash, so that the error about `-1` says which values the option takes.

@@ -7,6 +7,7 @@ mod expanded;
 pub mod grid;
 pub(crate) mod json;
 pub mod markdown;
+pub mod metrics;
 pub mod safe;
 pub mod script;
 mod yaml;

@@ -13,6 +13,7 @@ mod hung;
 mod levels;
 mod limits;
 mod many;
+mod monitoring;
 mod one_listing;
 mod orphans;
 mod rehost;

@@ -8,7 +8,7 @@ mod counters;
 mod databases;
 mod files;
 mod formats;
-mod hostile;
+pub mod hostile;
 mod read_only;
 mod scripts;
 mod secrets;

@@ -14,7 +14,7 @@ use crate::cli::args::{SelectionArgs, span};
 use crate::cli::sentences::counted;
 use crate::cli::shard::ShardArg;
 use crate::cli::storage::{self, StorageArgs};
-use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
+use crate::cli::{Context, Error, Exit, Measured, MonitorArgs, ProgressDisplay, Result, view};
 use crate::domain::text::{count, shell_word};
 use crate::domain::time::seconds;
 use crate::domain::{CheckVerdict, Level};
@@ -45,7 +45,7 @@ pub struct CheckCommandArgs {
     /// Walk each storage once and list objects without a live backup, and live backups with nothing on the storage. Removes nothing.
     /// Objects younger than --settle do not count. --resume continues the JSON lines of an earlier walk
     #[arg(long, conflicts_with_all = ["backups", "all", "from", "level", "sign_key", "out", "resume_max_age", "read_data_subset", "sample",
-        "status", "host", "project", "volume", "limit", "older_than"])]
+        "status", "host", "project", "volume", "limit", "older_than", "prometheus", "nagios"])]
     pub orphans: bool,
     /// Write a shell script for review to this new file: the commands of the storage's own tools that remove the orphans, each with what
     /// was found. The script refuses to run when it is older than a day
@@ -90,6 +90,8 @@ pub struct CheckCommandArgs {
     pub selection: SelectionArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
+    #[command(flatten)]
+    pub monitor: MonitorArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -167,6 +169,7 @@ pub fn run(context: &Context<'_>, args: &CheckCommandArgs) -> Result<Exit> {
     } else if is_in_file {
         ui.say(summary(&report));
     }
+    context.monitor.measured(Measured::of_check(&report, summary(&report)));
     let interrupted = report.interrupted.filter(|_| args.out.is_some() || !ui.is_closed());
     if let Some(why) = interrupted {
         let from = match &closed {

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::storage::PlaceArgs;
-use crate::cli::{Context, Error, Exit, Result};
+use crate::cli::{Context, Error, Exit, Measured, MonitorArgs, Result};
 use crate::domain::DatabaseInfo;
 use crate::domain::text::count;
 use crate::report::grid::{Column, Grid};
@@ -19,6 +19,8 @@ pub struct DoctorArgs {
     pub no_storage: bool,
     #[command(flatten)]
     pub place: PlaceArgs,
+    #[command(flatten)]
+    pub monitor: MonitorArgs,
 }
 
 /// A line as it is shown.
@@ -104,6 +106,7 @@ pub fn run(context: &Context<'_>, args: &DoctorArgs) -> Result<Exit> {
         (0, warnings) => format!("a repair can work; {}", count(warnings, "warning")),
         (failures, warnings) => format!("{}, {}", count(failures, "failure"), count(warnings, "warning")),
     };
+    context.monitor.measured(Measured::of_doctor(summary.ok, summary.warnings, summary.failures, said.clone()));
     let program = format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     let document = Document { schema: "cinder-backup-repair/doctor", schema_version: 1, program, database, checks, summary };
     if !ui.is_table() {

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::args::Global;
-use super::{Context, Error, Exit, Result, Ui};
+use super::{Context, Error, Exit, Monitor, Result, Ui};
 use crate::config::Environment;
 
 /// Finds OpenStack Cinder backups that are stuck in creating, restoring or deleting, explains why, and repairs them directly in
@@ -67,6 +67,20 @@ pub enum Command {
 }
 
 impl Command {
+    /// The run, as monitoring sees it.
+    pub(super) fn monitor(&self) -> Monitor {
+        let (name, args) = match self {
+            Self::Scan(args) => ("scan".to_owned(), &args.monitor),
+            // A quick check every night and a deep one every month are different series.
+            Self::Check(args) if args.command.is_none() => (format!("check-{}", args.level), &args.monitor),
+            Self::Scrub(scrub::ScrubArgs { command: scrub::ScrubCommand::Run(args) }) => ("scrub-run".to_owned(), &args.monitor),
+            Self::Scrub(scrub::ScrubArgs { command: scrub::ScrubCommand::Status(args) }) => ("scrub-status".to_owned(), &args.monitor),
+            Self::Doctor(args) => ("doctor".to_owned(), &args.monitor),
+            _ => return Monitor::none(),
+        };
+        Monitor::new(name, args.clone())
+    }
+
     /// Whether the command can write its result as JSON lines.
     fn has_stream(&self) -> bool {
         matches!(self, Self::Scan(_) | Self::Check(_) | Self::Plan(_) | Self::Apply(_) | Self::Repair(_) | Self::Undo(_) | Self::Rescue(_))
@@ -114,7 +128,7 @@ fn inner(words: Vec<OsString>, environment: &Environment, muted: bool, adjust: &
     let mut cli = Cli::try_parse_from(words).map_err(|error| Error::new(Exit::Unexpected, error))?;
     adjust(&mut cli.global);
     let ui = Ui::inner(&cli.global.output, muted);
-    let context = Context { ui: &ui, global: &cli.global, environment };
+    let context = Context { ui: &ui, global: &cli.global, environment, monitor: &Monitor::none() };
     run(&context, &cli.command).inspect_err(|error| ui.error(&format!("{:#}", error.error), error.hint.as_deref()))
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use clap::Args;
 
 use crate::cli::args::{DecisionArgs, SelectionArgs};
-use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, Ui, sentences, view};
+use crate::cli::{Context, Error, Exit, Measured, MonitorArgs, ProgressDisplay, Result, Ui, sentences, view};
 use crate::report::grid::Grid;
 use crate::scan::{KeptRows, Scan};
 use crate::workflow::{Database, Refused, StreamedScan, Wanted, find, stream_scan, unreported_backups};
@@ -31,6 +31,8 @@ pub struct ScanArgs {
     /// End with exit code 3 if there are findings
     #[arg(long)]
     pub detailed_exitcode: bool,
+    #[command(flatten)]
+    pub monitor: MonitorArgs,
 }
 
 pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
@@ -47,6 +49,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
     }
     let kept = if ui.is_document() { KeptRows::Chains } else { KeptRows::None };
     let scan = find(&mut database, &wanted, kept, &ProgressDisplay::new(ui))?;
+    context.monitor.measured(Measured::of_scan(&scan, &wanted.policy.thresholds));
     let document = &scan.document;
     if !wanted.selection.backups.is_empty() {
         say_unreported(ui, &scan, &document.findings.iter().map(|finding| Ok(finding?.id)).collect::<io::Result<_>>()?);
@@ -74,6 +77,7 @@ pub fn run(context: &Context<'_>, args: &ScanArgs) -> Result<Exit> {
 fn stream(context: &Context<'_>, args: &ScanArgs, database: &mut Database, wanted: &Wanted) -> Result<Exit> {
     let ui = context.ui;
     let StreamedScan { scan, findings, named } = stream_scan(database, wanted, args.all, || ui.stream(), &ProgressDisplay::new(ui))?;
+    context.monitor.measured(Measured::of_scan(&scan, &wanted.policy.thresholds));
     say_unreported(ui, &scan, &named);
     Ok(if args.detailed_exitcode && findings > 0 { Exit::Findings } else { Exit::Done })
 }

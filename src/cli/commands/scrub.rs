@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
-pub use documents::{Coverage, time};
-use documents::{Status, of_pause, of_run};
+pub use documents::{Coverage, Status, time};
+use documents::{of_pause, of_run};
 
 use crate::cli::args::{SelectionArgs, span};
 use crate::cli::sentences::counted;
 use crate::cli::storage::{self, StorageArgs};
-use crate::cli::{Context, Error, Exit, ProgressDisplay, Result, view};
+use crate::cli::{Context, Error, Exit, Measured, MonitorArgs, ProgressDisplay, Result, view};
 use crate::domain::Level;
 use crate::domain::text::count;
 use crate::domain::time::{human, seconds};
@@ -81,6 +81,8 @@ pub struct RunArgs {
     pub selection: SelectionArgs,
     #[command(flatten)]
     pub storage: StorageArgs,
+    #[command(flatten)]
+    pub monitor: MonitorArgs,
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +95,8 @@ pub struct StatusArgs {
     /// The level at which a backup must be verified for the forecast and the oldest unverified restore point
     #[arg(long, value_name = "LEVEL", default_value = "deep", value_parser = storage::level)]
     pub level: Level,
+    #[command(flatten)]
+    pub monitor: MonitorArgs,
 }
 
 pub fn run(context: &Context<'_>, args: &ScrubArgs) -> Result<Exit> {
@@ -127,10 +131,13 @@ fn scrub(context: &Context<'_>, args: &RunArgs) -> Result<Exit> {
         Scrubbed::Done(report) => report,
         Scrubbed::Paused(pause) => {
             show_pause(context, &args.ledger, Some(&pause))?;
-            ui.say(format!("{}; nothing was verified", paused(&pause)));
+            let sentence = format!("{}; nothing was verified", paused(&pause));
+            ui.say(&sentence);
+            context.monitor.measured(Measured::of_pause(sentence));
             return Ok(Exit::Done);
         }
     };
+    context.monitor.measured(Measured::of_scrub(&report, summary(&report)));
     let document = of_run(&database.info(), &args.ledger.ledger, seconds(args.max_age), &report);
     ui.result(&document, "failures", || Grid::of(&report.failures, view::SCRUB_FAILURES))?;
     if ui.is_table() {
@@ -195,6 +202,8 @@ fn status(context: &Context<'_>, args: &StatusArgs) -> Result<Exit> {
     if ui.is_table() {
         say_status(context, &status);
     }
+    let as_of = ledger.read_at().map_err(|error| error.of(path))?;
+    context.monitor.measured(Measured::of_status(&status, as_of, forecast(&status)));
     Ok(Exit::Done)
 }
 
@@ -216,8 +225,12 @@ fn say_status(context: &Context<'_>, status: &Status) {
         Some(run) => ui.say(format!("Last run: {}", sentence(run))),
         None => ui.say("No run has ended yet"),
     }
+    ui.say(forecast(status));
+}
+
+fn forecast(status: &Status) -> String {
     let (level, age) = (status.level, human(status.max_age_seconds));
-    ui.say(match status.forecast {
+    match status.forecast {
         Forecast::Complete => format!("Every restore point was verified at level {level} within {age}, or has failed"),
         Forecast::In(seconds) => format!("Full coverage at level {level} in about {} at the rate of the last runs", human(seconds)),
         Forecast::TooSlow(seconds) => format!(
@@ -226,7 +239,7 @@ fn say_status(context: &Context<'_>, status: &Status) {
             human(seconds)
         ),
         Forecast::Unknown => format!("No forecast: no recent run has verified anything at level {level}"),
-    });
+    }
 }
 
 fn sentence(run: &Run) -> String {

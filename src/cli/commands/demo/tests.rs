@@ -19,7 +19,7 @@ fn walked(words: &[&str], change: impl FnOnce(&Stage)) -> Result<Exit> {
     assert!(matches!(cli.command, Command::Demo(_)));
     let ui = Ui::inner(&cli.global.output, true);
     let environment = Environment::default();
-    let context = Context { ui: &ui, global: &cli.global, environment: &environment };
+    let context = Context { ui: &ui, global: &cli.global, environment: &environment, monitor: &crate::cli::Monitor::none() };
     let stage = Stage::build(None).unwrap();
     change(&stage);
     walk(&context, &stage, &commands::inner)
