@@ -57,5 +57,6 @@ pub(super) fn intent(unit: &Unit, columns: ColumnSet, engine: Engine, window: Wi
         changes: unit.changes.clone(),
         statements: statements.into_iter().map(|(_, statement)| statement).collect(),
         window: Some(window),
+        follow_up: unit.follow_up.clone(),
     }
 }

@@ -164,6 +164,9 @@ pub struct Intent {
     pub statements: Vec<StatementText>,
     /// When it may write; `None` in logs of earlier versions.
     pub window: Option<Window>,
+    /// Commands for the operator, once the API is back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub follow_up: Vec<String>,
 }
 
 /// The reason in the outcome of a unit that has an intent and was not begun. The log says `refused`, which older versions can read.

@@ -1,17 +1,20 @@
 //! How `apply`, `repair` and `undo` execute a plan: safety, confirmation, run, result.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 
 use super::args::{number_up_to, whole_number};
 use super::context::follow_ups;
+use super::follow_up::FollowUps;
+use super::new_files::NewFiles;
 use super::storage::PlaceArgs;
 use super::view::{self, RunDocument};
 use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, choice, prompt, run_records, sentences};
 use crate::apply::{Failure, Run};
 use crate::audit::AuditLog;
 use crate::domain::text::count;
-use crate::domain::{Outcome, UnitResult, digest};
+use crate::domain::{Outcome, UnitResult};
 use crate::plan::{Plan, Purpose};
 use crate::report::grid::Grid;
 use crate::spool::Spool;
@@ -83,6 +86,8 @@ pub struct PlannedRun<'a> {
     pub max_changes: Option<usize>,
     /// The storage that decisions depend on; `None` if none do.
     pub storage: Option<&'a PlaceArgs>,
+    /// The new file for the commands to run once the API is back.
+    pub follow_up: Option<&'a PathBuf>,
 }
 
 impl PlannedRun<'_> {
@@ -109,13 +114,14 @@ impl PlannedRun<'_> {
 pub fn execute(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>) -> Result<Exit> {
     let PlannedRun { plan, execution, refused, .. } = planned;
     let ui = context.ui;
+    let file = planned.follow_up.map(|path| NewFiles::create(std::iter::once(path))).transpose()?;
     for refusal in refused {
         let refusal = refusal?;
         ui.warn(format!("refused {}: {}", refusal.id, refusal.reason));
     }
     require_database_of(database, plan)?;
     if plan.units.is_empty() {
-        report(context, database, planned, &Run::default(), None)?;
+        report(context, database, planned, file, &Run::default(), None)?;
         ui.say("Nothing to change.");
         planned.say_skipped(ui)?;
         return Ok(if refused.is_empty() { Exit::Done } else { Exit::Safety });
@@ -126,7 +132,7 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
         return Err(Error::new(Exit::Safety, problem).hint("review them with --dry-run, then use a higher --max-changes or select fewer"));
     }
     if execution.dry_run {
-        return dry_run(context, database, planned);
+        return dry_run(context, database, planned, file);
     }
     database.require_writable(&plan.policy)?;
     if !execution.yes {
@@ -134,7 +140,7 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
         show_changes(context, database, plan)?;
         prompt::confirm_rows(ui, plan.rows()?, &database.location)?;
     }
-    write(context, database, planned)
+    write(context, database, planned, file)
 }
 
 /// Refuses a log that cannot be written, before long work or a question.
@@ -142,7 +148,7 @@ pub fn require_log(context: &Context<'_>) -> Result<()> {
     AuditLog::probe(&context.audit_path()?).map_err(|error| workflow::Error::NoLog(error).into())
 }
 
-fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>) -> Result<Exit> {
+fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>, file: Option<NewFiles<'_>>) -> Result<Exit> {
     let (ui, execution) = (context.ui, planned.execution);
     if let Some(obstacle) = database.obstacle(&planned.plan.policy)? {
         let problem = obstacle.to_string();
@@ -150,7 +156,7 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
         ui.warn(format!("{problem}: without --dry-run this ends with {}; {}", exit.code(), hint.unwrap_or_default()));
     }
     let run = workflow::dry_run(database, &planned.plan, planned.execution(context)?, &ProgressDisplay::new(ui))?;
-    report(context, database, planned, &run, None)?;
+    report(context, database, planned, file, &run, None)?;
     let tally = run.tally;
     let planned_units = count(tally.planned, "unit");
     ui.say(format!("Dry run: {planned_units} would be changed in {}, nothing was written.", database.location));
@@ -165,7 +171,7 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
     })
 }
 
-fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>) -> Result<Exit> {
+fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>, file: Option<NewFiles<'_>>) -> Result<Exit> {
     let ui = context.ui;
     let same_places = context.same_places(database);
     let reconcile = format!("cinder-backup-repair history reconcile{same_places}");
@@ -178,7 +184,7 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
     let ended = log.execute(database, &planned.plan, planned.execution(context)?, &progress)?;
     progress.let_finish();
     // What was done must be said and judged even if the result cannot be printed.
-    let printed = report(context, database, planned, &ended.run, Some(&ended));
+    let printed = report(context, database, planned, file, &ended.run, Some(&ended));
     let tally = ended.run.tally;
     ui.say(format!("Run {}: {} in {}.", ended.id, sentences::tally(&tally), database.location));
     if tally.applied > 0 && planned.command != "undo" {
@@ -285,8 +291,8 @@ fn show_changes(context: &Context<'_>, database: &Database, plan: &Plan) -> Resu
     Ok(())
 }
 
-/// The commands of the units that were changed, or would be, each once.
-fn commands(planned: &PlannedRun<'_>, run: &Run, same_places: &str) -> io::Result<Spool<String>> {
+/// The commands of the units that were changed, or would be.
+fn commands(planned: &PlannedRun<'_>, run: &Run, same_places: &str) -> io::Result<FollowUps> {
     #[derive(serde::Deserialize)]
     struct Ended {
         unit: usize,
@@ -300,25 +306,30 @@ fn commands(planned: &PlannedRun<'_>, run: &Run, same_places: &str) -> io::Resul
     let units = &planned.plan.units;
     // Both are in the order of the plan.
     let mut results = run.results.parts::<Ended>(0..run.results.len());
-    let (mut said, mut commands) = (HashSet::new(), Spool::default());
+    let mut commands = FollowUps::default();
     for unit in units.parts::<Commands>(0..units.len()) {
         let Commands { number, follow_up } = unit?;
         let result = results.next().transpose()?;
         if result.is_some_and(|result| result.unit == number && matches!(result.outcome, Outcome::Applied | Outcome::Planned)) {
-            for command in follow_ups(&follow_up, same_places) {
-                if said.insert(digest::short(&[&command])) {
-                    commands.push(&command)?;
-                }
-            }
+            follow_ups(&follow_up, same_places).iter().try_for_each(|command| commands.add(command))?;
         }
     }
     Ok(commands)
 }
 
-fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, run: &Run, recorded: Option<&RecordedRun>) -> Result<()> {
+/// Writes the result, and the commands that follow to their file.
+fn report(
+    context: &Context<'_>,
+    database: &Database,
+    planned: &PlannedRun<'_>,
+    file: Option<NewFiles<'_>>,
+    run: &Run,
+    recorded: Option<&RecordedRun>,
+) -> Result<()> {
     let ui = context.ui;
     let PlannedRun { plan, execution, skipped, .. } = planned;
-    let follow_up = commands(planned, run, &context.same_places(database))?;
+    let same_places = context.same_places(database);
+    let follow_ups = commands(planned, run, &same_places)?;
     let document = RunDocument {
         schema: format!("cinder-backup-repair/{}", planned.command),
         schema_version: 1,
@@ -333,7 +344,7 @@ fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, 
         missing_grants: &database.missing_grants,
         summary: run.tally,
         interrupted: recorded.and_then(|run| run.interrupted.as_deref()),
-        follow_up: &follow_up,
+        follow_up: &follow_ups.commands,
     };
     // Thousands of units may not have begun: tables show only their number, JSON lists them.
     if ui.is_stream() {
@@ -344,11 +355,12 @@ fn report(context: &Context<'_>, database: &Database, planned: &PlannedRun<'_>, 
         };
         ui.result(&document, "units", || Grid::try_of(run.results.iter().filter(is_shown), view::RESULTS))?;
     }
-    if ui.is_table() && !follow_up.is_empty() {
-        ui.say("Once the API is back:");
-        for command in &follow_up {
-            ui.say_command(format!("  {}", command?));
-        }
-    }
-    Ok(())
+    follow_ups.present(
+        ui,
+        file,
+        &match recorded {
+            Some(run) => format!("cinder-backup-repair history show {} --follow-up FILE{same_places}", run.id),
+            None => "--follow-up FILE writes all".to_owned(),
+        },
+    )
 }

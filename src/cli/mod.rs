@@ -7,6 +7,8 @@ mod context;
 mod error;
 mod execute;
 mod exit;
+mod follow_up;
+mod help;
 mod measures;
 mod monitor;
 mod new_files;
@@ -40,7 +42,7 @@ use crate::config::Environment;
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
-    let parsed = taking_dashes(Cli::command()).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = taking_dashes(help::complete(Cli::command())).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {

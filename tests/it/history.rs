@@ -605,3 +605,38 @@ fn undo_last_undoes_the_newest_run_and_names_it() {
     let statuses = ids.each_ref().map(|id| database.cell("backups", id, "status").unwrap());
     assert_eq!(statuses, ["error", "creating"]);
 }
+
+/// The commands of a large run are summed up, and can be written as a script then and later.
+#[test]
+fn follow_up_commands_are_shown_in_part_and_written_whole() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    let rows: Vec<_> = (0..40).map(|_| crate::rows::backup().status("creating").host("gone").age(7_200)).collect();
+    database.insert(&rows);
+    let program = Program::on(database.url());
+    let path = |name: &str| program.path(name).display().to_string();
+    let commands = |name: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(path(name)).unwrap();
+        assert!(text.starts_with("#!/bin/sh\n# "), "{text}");
+        text.lines().skip(2).map(str::to_owned).collect()
+    };
+    program.expect(0, &["repair", "--dry-run", "--follow-up", &path("dry.sh")]);
+    let refused = program.expect(2, &["repair", "--yes", "--max-changes", "50", "--follow-up", &path("dry.sh")]);
+    assert!(refused.stderr.contains("exists already"), "{}", refused.stderr);
+    assert_eq!(database.query("SELECT count(*) FROM backups WHERE status = 'error'"), [[Some("0".to_owned())]]);
+    let done = program.expect(0, &["repair", "--yes", "--max-changes", "50"]);
+    let shown = done.stderr.lines().skip_while(|line| *line != "Once the API is back:").skip(1).take_while(|line| line.starts_with("  "));
+    let (shown, all) = (shown.count(), commands("dry.sh"));
+    assert!(shown == 20 && all.len() == 80, "{shown} of {}: {}", all.len(), done.stderr);
+    let run = program.last_run();
+    assert!(done.stderr.contains(&format!("and 60 more commands: cinder-backup-repair history show {run} --follow-up FILE")));
+    let show = program.expect(0, &["history", "show", &run, "--follow-up", &path("later.sh")]);
+    assert!(!show.stderr.contains("undid"), "{}", show.stderr);
+    // Those of the dry run name the database, too.
+    let later = commands("later.sh");
+    assert!(later.iter().zip(&all).all(|(later, all)| all.starts_with(later)), "{later:#?}\n{all:#?}");
+    assert_eq!(later.len(), 80);
+    program.expect(0, &["undo", &run, "--yes"]);
+    let newest = program.json(0, &["history", "list", "--limit", "1"]);
+    assert!(newest["runs"].as_array().unwrap().len() == 1 && newest["runs"][0]["begin"]["command"] == "undo", "{newest:#}");
+    assert!(program.expect(0, &["history", "show", &run]).stderr.contains("undid at least a part of this one"));
+}

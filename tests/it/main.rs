@@ -29,6 +29,7 @@ mod failover;
 mod faults;
 mod guards;
 mod harness;
+mod help;
 mod history;
 mod house;
 mod library;

@@ -36,7 +36,7 @@ struct Practice {
 impl Practice {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let demo = answer(bare(&["demo", "-q", "--keep"]).arg(folder.path()));
+        let demo = answer(bare(&["demo", "-q", "--all", "--keep"]).arg(folder.path()));
         assert_eq!(demo.code, Some(0), "{}{}", demo.stdout, demo.stderr);
         Self { folder }
     }

@@ -663,6 +663,24 @@ fn some_of_thousands_are_found_by_a_filter_and_chosen_by_group() {
 }
 
 #[test]
+fn the_demo_waits_at_each_step() {
+    let mut terminal = Terminal::start(&crate::program::bare(&["demo", "--step"]), 100, 60);
+    for command in ["scan --host", "plan --host", "apply plan.json --dry-run"] {
+        terminal.wait("Enter runs it");
+        terminal.wait(command);
+        terminal.press("\r");
+        terminal.wait("(exit code 0)");
+    }
+    terminal.wait("apply plan.json --yes");
+    terminal.press("\u{3}");
+    let screen = terminal.expect(130);
+    assert!(screen.contains("the demo was stopped by SIGINT"), "{screen}");
+    let written = terminal.written();
+    let folder = written.lines().map(str::trim).find(|line| line.starts_with("/tmp/cinder-backup-repair-demo-")).unwrap();
+    assert!(!std::path::Path::new(folder).exists(), "{folder} stays");
+}
+
+#[test]
 fn named_backups_are_chosen_at_first_and_a_dumb_terminal_has_no_list() {
     let database = fresh(Engine::Sqlite, Columns::Full);
     let ids = [stuck(&database, "nightly").0, stuck(&database, "weekly").0];

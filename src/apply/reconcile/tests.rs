@@ -62,6 +62,7 @@ fn open(number: usize, pairs: &[(&Image, &Image)]) -> UnitHistory {
         changes: changes(pairs),
         statements: Vec::new(),
         window: Some(window),
+        follow_up: Vec::new(),
     };
     UnitHistory { intent, outcome: None, settled: None }
 }

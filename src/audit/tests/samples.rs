@@ -59,6 +59,7 @@ pub(in crate::audit) fn intent(unit: usize) -> Event {
         changes: vec![change()],
         statements: vec![StatementText { name: "update_backup".to_owned(), sql: "UPDATE backups\n   SET status = 'error'".to_owned() }],
         window: Some(Window { from: "2026-11-22T18:46:33.25Z".to_owned(), until: "2026-11-22T18:56:33.25Z".to_owned(), last_beat: None }),
+        follow_up: vec!["openstack volume backup delete b1".to_owned()],
     }))
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::execute::{ExecutionArgs, PlannedRun, execute};
+use crate::cli::follow_up::FollowUpArgs;
 use crate::cli::storage::PlaceArgs;
 use crate::cli::{Context, Error, Exit, Result};
 use crate::domain::AssumeDead;
@@ -25,6 +26,8 @@ pub struct ApplyArgs {
     pub verify_key: Option<PathBuf>,
     #[command(flatten)]
     pub execution: ExecutionArgs,
+    #[command(flatten)]
+    pub follow_up: FollowUpArgs,
     /// Where the data of checked backups is, for the recheck before the change.
     #[command(flatten)]
     pub place: PlaceArgs,
@@ -55,6 +58,7 @@ pub fn run(context: &Context<'_>, args: &ApplyArgs) -> Result<Exit> {
         skipped: Skipped::default(),
         max_changes: args.execution.max_changes,
         storage: Some(&args.place),
+        follow_up: args.follow_up.follow_up.as_ref(),
     };
     execute(context, &mut database, &planned)
 }

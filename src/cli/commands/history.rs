@@ -12,6 +12,9 @@ use serde_json::json;
 use head::LogHead;
 
 use crate::audit::{Begin, Head, Intent, Problem, RunRecords, RunSummary, Settled, UnitOutcome, load_run, runs, verify};
+use crate::cli::args::whole_number;
+use crate::cli::follow_up::{FollowUpArgs, FollowUps};
+use crate::cli::new_files::NewFiles;
 use crate::cli::{Context, Error, Exit, Result, sentences};
 use crate::domain::text::count;
 use crate::domain::{CodeSet, DatabaseInfo, Outcome, Tally};
@@ -29,12 +32,18 @@ pub struct HistoryArgs {
 #[derive(Debug, Subcommand)]
 pub enum HistoryCommand {
     /// All runs: time, actor, command, end
-    List,
+    List {
+        /// Only this many runs, the newest
+        #[arg(long, value_name = "N", value_parser = whole_number)]
+        limit: Option<usize>,
+    },
     /// One run: every row before and after, and why
     Show {
         /// The run, or the beginning of its id
         #[arg(value_name = "RUN")]
         run: String,
+        #[command(flatten)]
+        follow_up: FollowUpArgs,
     },
     /// Verify the chain and the digest of each record: finds accidental changes and edited records
     Verify {
@@ -74,8 +83,8 @@ fn hash(text: &str) -> std::result::Result<String, String> {
 pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
     let path = context.existing_audit_log()?;
     match &args.command {
-        HistoryCommand::List => list(context, &path),
-        HistoryCommand::Show { run } => show(context, &path, run),
+        HistoryCommand::List { limit } => list(context, &path, *limit),
+        HistoryCommand::Show { run, follow_up } => show(context, &path, run, follow_up.follow_up.as_ref()),
         HistoryCommand::Verify { expect_last, sign_key, out, verify_key, head } => {
             let signs = context.signing_key(sign_key.as_deref())?.zip(out.as_ref());
             let key = verify_key.as_deref().map(VerifyKey::read).transpose()?;
@@ -149,8 +158,10 @@ const RUNS: &[Column<RunSummary>] = &[
     ("Reason", |summary| summary.begin.reason.as_deref().into()),
 ];
 
-fn list(context: &Context<'_>, path: &Path) -> Result<Exit> {
-    let found = runs(path)?;
+fn list(context: &Context<'_>, path: &Path, limit: Option<usize>) -> Result<Exit> {
+    let mut found = runs(path)?;
+    let older = found.runs.len().saturating_sub(limit.unwrap_or(usize::MAX));
+    found.runs.drain(..older);
     let list: Vec<serde_json::Value> = found
         .runs
         .iter()
@@ -169,15 +180,20 @@ fn list(context: &Context<'_>, path: &Path) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
+fn show(context: &Context<'_>, path: &Path, run: &str, follow_up: Option<&PathBuf>) -> Result<Exit> {
+    let file = follow_up.map(|path| NewFiles::create(std::iter::once(path))).transpose()?;
     let records = load_run(path, run)?;
     let mut rows = Vec::new();
     let mut units = Vec::with_capacity(records.units.len());
+    let mut follow_ups = FollowUps::default();
     for (number, unit) in &records.units {
         let outcome = unit.current_outcome();
         units.push(Unit { unit: *number, intent: &unit.intent, outcome: &unit.outcome, settled: &unit.settled });
         if outcome == Some(Outcome::NotBegun) {
             continue;
+        }
+        if outcome == Some(Outcome::Applied) {
+            unit.intent.follow_up.iter().try_for_each(|command| follow_ups.add(command))?;
         }
         let changes =
             unit.outcome.as_ref().map(|outcome| &outcome.changes).filter(|changes| !changes.is_empty()).unwrap_or(&unit.intent.changes);
@@ -211,6 +227,13 @@ fn show(context: &Context<'_>, path: &Path, run: &str) -> Result<Exit> {
         print_head(context, &records)?;
     }
     context.ui.result(&document, "units", grid)?;
+    if !follow_ups.commands.is_empty() && (file.is_some() || context.ui.is_table()) {
+        let summary = runs(path)?.runs.into_iter().find(|summary| summary.run == records.run);
+        if let Some(by) = summary.and_then(|summary| summary.undone_by) {
+            context.ui.warn(format!("run {by} undid at least a part of this one: the commands that follow are not for what it restored"));
+        }
+    }
+    follow_ups.present(context.ui, file, "--follow-up FILE writes all")?;
     if tally.not_begun > 0 {
         let were = if tally.not_begun == 1 { "was" } else { "were" };
         context.ui.say(format!("{} {were} not begun.", count(tally.not_begun, "unit")));

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::args::Global;
-use super::{Context, Error, Exit, Monitor, Result, Ui};
+use super::{Context, Error, Exit, Monitor, Result, Ui, help};
 use crate::config::Environment;
 
 /// Finds OpenStack Cinder backups that are stuck in creating, restoring or deleting, explains why, and repairs them directly in
@@ -118,8 +118,8 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
         Command::History(args) => history::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
         Command::Demo(args) => demo::run(context, args, &inner),
-        Command::Completions(args) => completions::completions(context, args, Cli::command()),
-        Command::Man(args) => completions::man(context, args, Cli::command()),
+        Command::Completions(args) => completions::completions(context, args, help::complete(Cli::command())),
+        Command::Man(args) => completions::man(context, args, help::complete(Cli::command())),
     }
 }
 

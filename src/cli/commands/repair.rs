@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::cli::execute::{ExecutionArgs, PlannedRun, execute, require_log};
+use crate::cli::follow_up::FollowUpArgs;
 use crate::cli::proposal::{ProposalArgs, propose};
 use crate::cli::{Context, Exit, Result, prompt, sentences};
 use crate::domain::text::count;
@@ -22,6 +23,8 @@ pub struct RepairArgs {
     pub proposal: ProposalArgs,
     #[command(flatten)]
     pub execution: ExecutionArgs,
+    #[command(flatten)]
+    pub follow_up: FollowUpArgs,
 }
 
 pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
@@ -43,7 +46,8 @@ pub fn run(context: &Context<'_>, args: &RepairArgs) -> Result<Exit> {
     drop(scan);
     let max_changes = args.execution.max_changes.or((args.execution.yes && !args.execution.dry_run).then_some(MAX_CHANGES_WITH_YES));
     let storage = Some(&checks.storage.place);
-    let planned = PlannedRun { command: "repair", plan, execution: &args.execution, refused, skipped, max_changes, storage };
+    let (execution, follow_up) = (&args.execution, args.follow_up.follow_up.as_ref());
+    let planned = PlannedRun { command: "repair", plan, execution, refused, skipped, max_changes, storage, follow_up };
     execute(context, &mut database, &planned)
 }
 

@@ -27,7 +27,8 @@ pub fn run(context: &Context<'_>, args: &UndoArgs) -> Result<Exit> {
     let mut database = context.connect()?;
     let (plan, refused) = undone.plan(&mut database)?;
     let (skipped, max_changes) = (Skipped::default(), args.execution.max_changes);
-    let planned = PlannedRun { command: "undo", plan, execution: &args.execution, refused, skipped, max_changes, storage: None };
+    let planned =
+        PlannedRun { command: "undo", plan, execution: &args.execution, refused, skipped, max_changes, storage: None, follow_up: None };
     execute(context, &mut database, &planned)
 }
 

@@ -423,10 +423,14 @@ fn the_demo_works_in_any_directory_and_writes_only_there() {
     let run = |args: &[&str]| {
         answer(bare(args).env("CINDER_DATABASE_URL", "mysql://nobody:n0b0dy@127.0.0.1:1/none").current_dir(program.path("")))
     };
-    let demo = run(&["demo", "-q"]);
+    let demo = run(&["demo", "-q", "--all"]);
     assert_eq!(demo.code, Some(0), "{}{}", demo.stdout, demo.stderr);
     assert_eq!(demo.stderr, "");
-    let kept = run(&["demo", "--keep", "kept"]);
+    // Without --all it is short, and only a terminal can be waited at.
+    let short = run(&["demo"]);
+    assert!(short.code == Some(0) && short.stdout.lines().count() <= 120, "{} lines", short.stdout.lines().count());
+    assert_eq!(run(&["demo", "--step"]).code, Some(2));
+    let kept = run(&["demo", "--all", "--keep", "kept"]);
     assert_eq!(kept.code, Some(0), "{}{}", kept.stdout, kept.stderr);
     let folder = program.path("kept");
     let conf = folder.join("cinder.conf");

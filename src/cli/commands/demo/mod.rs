@@ -12,12 +12,12 @@ use clap::Args;
 
 use crate::cli::args::Global;
 use crate::cli::context::RunCommand;
-use crate::cli::{Context, Error, Exit, Result};
+use crate::cli::{Context, Error, Exit, Result, prompt};
 use crate::report::grid::{Format, Quote};
 
 use stage::Stage;
 
-/// Builds a small Cinder database (SQLite) with a backup storage, and walks through a repair: scan, check, plan, dry run, apply,
+/// Builds a small Cinder database (SQLite) with a backup storage, and walks through a repair: scan, plan with a check, dry run, apply,
 /// history, undo.
 ///
 /// Works on files of its own in a temporary folder, needs no other software, and touches no other database, configuration or
@@ -27,6 +27,12 @@ pub struct DemoArgs {
     /// Keep the files in this directory, which must not exist yet or be empty
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
+    /// Show everything that the program can do, not only the main job
+    #[arg(long)]
+    pub all: bool,
+    /// Wait for Enter before each command
+    #[arg(long)]
+    pub step: bool,
 }
 
 /// Runs `demo`.
@@ -34,8 +40,11 @@ pub fn run(context: &Context<'_>, args: &DemoArgs, command: &RunCommand) -> Resu
     if let Some(option) = meaningless(context.global) {
         return Err(Error::usage(format!("{option} has no effect on demo, which has its own database and audit log: omit it")));
     }
+    if args.step {
+        prompt::insist_on_terminal(context.ui)?;
+    }
     let stage = Stage::build(args.keep.as_deref())?;
-    let walked = walk::walk(context, &stage, command);
+    let walked = walk::walk(context, args, &stage, command);
     let folder = stage.folder.display().to_string();
     // Even if a step failed, the temporary folder is removed and the one to keep stays.
     let removed = stage.close();

@@ -16,28 +16,29 @@ use crate::config::Environment;
 
 fn walked(words: &[&str], change: impl FnOnce(&Stage)) -> Result<Exit> {
     let cli = Cli::try_parse_from(words).unwrap();
-    assert!(matches!(cli.command, Command::Demo(_)));
+    let Command::Demo(args) = &cli.command else { panic!("another command") };
     let ui = Ui::inner(&cli.global.output, true);
     let environment = Environment::default();
     let context = Context { ui: &ui, global: &cli.global, environment: &environment, monitor: &crate::cli::Monitor::none() };
     let stage = Stage::build(None).unwrap();
     change(&stage);
-    walk(&context, &stage, &commands::inner)
+    walk(&context, args, &stage, &commands::inner)
 }
 
 #[test]
 fn every_step_does_what_it_should() {
     assert_eq!(walked(&[PROGRAM, "-q", "demo"], |_| ()).unwrap(), Exit::Done);
+    assert_eq!(walked(&[PROGRAM, "-q", "demo", "--all"], |_| ()).unwrap(), Exit::Done);
 }
 
 #[test]
 fn a_step_that_goes_wrong_is_named_with_its_reason() {
-    let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute("DROP TABLE snapshots").unwrap()).unwrap_err();
+    let error = walked(&[PROGRAM, "-q", "demo", "--all"], |stage| stage.execute("DROP TABLE snapshots").unwrap()).unwrap_err();
     assert_eq!(error.exit, Exit::Unexpected);
     assert!(error.error.to_string().contains("snapshots"), "{}", error.error);
 
     let heal = "UPDATE backups SET status = 'available' WHERE status = 'restoring'";
-    let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute(heal).unwrap()).unwrap_err();
+    let error = walked(&[PROGRAM, "-q", "demo", "--all"], |stage| stage.execute(heal).unwrap()).unwrap_err();
     let text = error.error.to_string();
     assert!(text.contains("scan --status restoring") && text.contains("ended with 2 where the demo expects 3"), "{text}");
 }
@@ -46,7 +47,7 @@ fn a_step_that_goes_wrong_is_named_with_its_reason() {
 fn a_row_too_many_is_noticed() {
     // One more stuck backup of ctl1: everything goes well, but not as it should.
     let stray = "UPDATE backups SET status = 'deleting' WHERE display_name = 'shop-db increment 3'";
-    let error = walked(&[PROGRAM, "-q", "demo"], |stage| stage.execute(stray).unwrap()).unwrap_err();
+    let error = walked(&[PROGRAM, "-q", "demo", "--all"], |stage| stage.execute(stray).unwrap()).unwrap_err();
     let text = error.error.to_string();
     assert!(text.contains("apply") && text.contains("changed 14 rows where the demo expects 13"), "{text}");
 }
@@ -57,7 +58,7 @@ fn tampered(id: &str, number: u32, tamper: impl Fn(&Path)) -> String {
         let row = stage.stored(id).unwrap();
         tamper(&stage.file(STORAGE).join(&row.container).join(format!("{}-{number:05}", row.prefix)));
     };
-    walked(&[PROGRAM, "-q", "demo"], change).unwrap_err().error.to_string()
+    walked(&[PROGRAM, "-q", "demo", "--all"], change).unwrap_err().error.to_string()
 }
 
 #[test]

@@ -1,6 +1,10 @@
-//! The walk: each step of `walk.txt` shows a command line as a user would type it, runs it through the same code as any other, and checks
+//! The walk: each step of `short.txt` or `walk.txt` shows a command line as a user would type it, runs it through the same code as any other, and checks
 //! that it ended with the right exit code and changed exactly as many rows as it should.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::DemoArgs;
 use super::stage::{AUDIT_LOG, CONFIGURATION, MEANWHILE, Stage, State};
 use super::store;
 use crate::cli::args::Global;
@@ -13,24 +17,30 @@ use crate::report::safe::terminal;
 use crate::workflow::Stop;
 
 pub(super) const PROGRAM: &str = "cinder-backup-repair";
-/// The steps. The beginning of the file says how they are written.
+/// How long a wait for a key takes between two looks for signals.
+const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// The steps: of the main job, and of all. The beginning of the second file says how they are written.
+const SHORT: &str = include_str!("short.txt");
 const WALK: &str = include_str!("walk.txt");
 /// What is said at the end about files that stay.
 const KEPT: &str = include_str!("kept.txt");
 
-/// Goes through all steps; ends with the first that does not do what it should.
-pub fn walk(context: &Context<'_>, stage: &Stage, command: &RunCommand) -> Result<Exit> {
+/// Goes through the steps; ends with the first that does not do what it should.
+pub fn walk(context: &Context<'_>, args: &DemoArgs, stage: &Stage, command: &RunCommand) -> Result<Exit> {
     let signals = Signals::note(Second::Ends)?;
     // Without variables, and with the demo's folder for the root of the file system: no configuration of this machine's.
     let environment = Environment { root: stage.folder.clone(), ..Environment::default() };
-    let mut walk = Walk { context, stage, command, signals, environment, initial: stage.state()?, commands: 0, chapters: 0 };
-    WALK.trim_end().split("\n\n").try_for_each(|section| walk.section(section))?;
+    let initial = stage.state()?;
+    let mut walk = Walk { context, args, stage, command, signals, environment, initial, commands: 0, chapters: 0 };
+    let steps = if args.all { WALK } else { SHORT };
+    steps.trim_end().split("\n\n").try_for_each(|section| walk.section(section))?;
     walk.end()?;
     Ok(Exit::Done)
 }
 
 struct Walk<'a> {
     context: &'a Context<'a>,
+    args: &'a DemoArgs,
     stage: &'a Stage,
     command: &'a RunCommand,
     signals: Signals,
@@ -64,6 +74,9 @@ impl Walk<'_> {
     fn end(&self) -> Result<()> {
         let ui = self.context.ui;
         ui.text(&format!("\n{} commands, each with the expected exit code and the expected changes.\n", self.commands))?;
+        if !self.args.all {
+            self.tell(&format!("`{PROGRAM} demo --all` shows everything else that it can do; --step waits at each command.\n"))?;
+        }
         if !self.stage.is_kept() {
             return self.tell(&format!(
                 "\nThe files are removed; `{PROGRAM} demo --keep DIR` keeps them.\n\
@@ -85,13 +98,14 @@ impl Walk<'_> {
         let line = words.replace('@', "");
         let ui = self.context.ui;
         self.show(&format!("$ {line}"), "")?;
+        if self.args.step {
+            self.wait_for_enter()?;
+        }
         let before = self.stage.state()?;
         self.stage.send_heartbeat()?;
         let (exit, problem) = self.perform(&words);
         // Also a command that had to end early on that account.
-        if let Some(Stop { signal, .. }) = self.signals.stop() {
-            return Err(Error::new(Exit::of_signal(signal), format!("the demo was stopped by {signal}")));
-        }
+        self.check_signals()?;
         let after = self.stage.state()?;
         let changed = || after.iter().filter(|(key, row)| before.get(*key) != Some(*row));
         self.commands += 1;
@@ -115,6 +129,28 @@ impl Walk<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_signals(&self) -> Result<()> {
+        let Some(Stop { signal, .. }) = self.signals.stop() else { return Ok(()) };
+        Err(Error::new(Exit::of_signal(signal), format!("the demo was stopped by {signal}")))
+    }
+
+    /// Waits for a line at the terminal, or for a signal: the files are removed after both.
+    fn wait_for_enter(&self) -> Result<()> {
+        self.context.ui.show("(Enter runs it)");
+        let mut line = String::new();
+        let input = std::io::stdin();
+        let mut pending = [PollFd::new(&input, PollFlags::IN)];
+        loop {
+            match poll(&mut pending, Some(&POLL)) {
+                Ok(0) | Err(Errno::INTR) => self.check_signals()?,
+                Ok(_) => break,
+                Err(error) => return Err(std::io::Error::from(error).into()),
+            }
+        }
+        input.read_line(&mut line)?;
+        Ok(())
     }
 
     /// The exit code, and what was wrong if something was.
