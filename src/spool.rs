@@ -3,6 +3,7 @@
 //! Items are kept as JSON, so an item must be read as it was written. The file is in the folder that `TMPDIR` names and is gone when the
 //! list is dropped, however the program ends. Only this process can reach it. Uses nothing of the crate.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -10,6 +11,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::ser::{Error as _, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -212,6 +214,21 @@ impl<'s, T: DeserializeOwned> IntoIterator for &'s Spool<T> {
 impl<T: DeserializeOwned + PartialEq> PartialEq for Spool<T> {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.iter().zip(other).all(|(one, other)| one.is_ok_and(|one| other.is_ok_and(|other| one == other)))
+    }
+}
+
+/// A list, wherever its items are kept.
+impl<T: JsonSchema> JsonSchema for Spool<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Vec::<T>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Vec::<T>::json_schema(generator)
     }
 }
 

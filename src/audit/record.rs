@@ -1,6 +1,7 @@
 //! The records of the audit log, one JSON object a line.
 
 use jiff::civil::DateTime;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::time::parse_rfc3339;
@@ -12,7 +13,7 @@ pub const SCHEMA: &str = "cinder-backup-repair/audit";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// One line without its digest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// Always [`SCHEMA`].
     pub schema: String,
@@ -32,7 +33,7 @@ pub struct Record {
 }
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A run begins.
@@ -51,7 +52,7 @@ pub enum Event {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunEnd {
     /// How many units ended how, as the run itself counted them.
     pub summary: Tally,
@@ -60,7 +61,7 @@ pub struct RunEnd {
 }
 
 /// Lines that a crash cut off.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Torn {
     /// Their length in bytes, without the last line feed.
     pub bytes: u64,
@@ -69,7 +70,7 @@ pub struct Torn {
 }
 
 /// Who runs the program, and on which host.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Who {
     /// The effective user id.
     pub uid: u32,
@@ -88,7 +89,7 @@ pub struct Who {
 }
 
 /// A run begins.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Begin {
     /// `apply`, `repair` or `undo`.
     pub command: String,
@@ -111,7 +112,7 @@ pub struct Begin {
 }
 
 /// A statement with its values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StatementText {
     /// The name of its file in `sql/`, without directory and extension.
     pub name: String,
@@ -121,7 +122,7 @@ pub struct StatementText {
 
 /// When the transaction of a unit may write, and the last heartbeat of its cinder-backup before. If the outcome is not on record,
 /// this later distinguishes the program's own changes from those of others.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Window {
     /// The database's clock before the transaction, RFC 3339. Every row that it writes has this `updated_at` or a later one.
     pub from: String,
@@ -146,7 +147,7 @@ pub fn deletion_time(from: DateTime) -> String {
 }
 
 /// A unit will be changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Intent {
     /// Its number in the plan, from 1.
     pub unit: usize,
@@ -173,7 +174,7 @@ pub struct Intent {
 pub const NOT_BEGUN: &str = "not begun: the run ended before it";
 
 /// How a unit ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UnitOutcome {
     /// Its number in the plan.
     pub unit: usize,
@@ -208,7 +209,7 @@ impl UnitOutcome {
 }
 
 /// The settlement of an open unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Settled {
     /// The unit's number in the run that this record names.
     pub unit: usize,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::commands::scrub::{Coverage, time};
@@ -131,7 +132,7 @@ pub const COVERAGE: &[Column<Coverage>] = &[
 ];
 
 /// The document of `apply`, `repair` and `undo`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct RunDocument<'a> {
     /// `cinder-backup-repair/apply`, `/repair` or `/undo`.
     pub schema: String,

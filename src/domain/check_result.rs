@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use jiff::Timestamp;
@@ -21,7 +22,7 @@ const CLOCKS: i64 = 300;
 pub type Checks = BTreeMap<String, Arc<CheckResult>>;
 
 /// How deeply a backup is checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Names, sizes and side files; no data is read.
@@ -34,7 +35,7 @@ pub enum Level {
 }
 
 /// What the storage holds of a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckVerdict {
     /// All of it, as far as the level reads.
@@ -58,7 +59,7 @@ impl CheckVerdict {
 }
 
 /// A problem or a warning about one object or the whole backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Problem {
     /// The object's name on the storage; `None` if it is about the whole backup. Hostile text.
@@ -94,7 +95,7 @@ impl Problem {
 }
 
 /// How much was checked, and how much there is to check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Amount {
     /// Checked.
@@ -105,7 +106,7 @@ pub struct Amount {
 
 /// The totals of a backup's listing, which show later whether something was added or removed. Ceph has no listing; its parts are counted
 /// instead of objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listing {
     /// Objects of any kind; in Ceph the image, this backup's snapshots of it, and the metadata object.
@@ -116,7 +117,7 @@ pub struct Listing {
 
 /// The listings of all ancestors of a backup, summed up: with one for each ancestor, a document would grow with the square of the chain's
 /// length.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AncestorListings {
     /// The totals.
@@ -159,7 +160,7 @@ pub enum Comparison {
 }
 
 /// What a check found out about one backup: an entry of `results` in a check document, and of `checks` in a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckResult {
     /// The backup.

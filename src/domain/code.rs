@@ -1,7 +1,9 @@
 //! Machine-readable codes: one table a set, with the string in JSON, the meaning and what to do.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What is known of one code.
@@ -93,6 +95,21 @@ impl<S: CodeSet> PartialEq<S> for Code<S> {
 impl<S: CodeSet> fmt::Display for Code<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+/// Any text: a document may hold codes of another version.
+impl<S> JsonSchema for Code<S> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Code".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Cinder's backup drivers, as `backups.service` names them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A backup driver of Cinder whose backups this program can read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
     /// A directory.

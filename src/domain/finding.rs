@@ -1,11 +1,12 @@
 //! Findings: rows that are stuck or inconsistent.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Code, EvidenceCode, Image, Table, Value};
 
 /// The kind of row that a finding is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingKind {
     /// A row of `backups`.
@@ -34,7 +35,7 @@ impl FindingKind {
 }
 
 /// Whether it is stuck.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Old enough, and no service can be working on it.
@@ -51,7 +52,7 @@ pub enum Verdict {
 }
 
 /// A reason for a verdict, with a code for scripts and a sentence fragment for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evidence {
     /// A stable code such as `service-down`.
@@ -68,7 +69,7 @@ impl Evidence {
 }
 
 /// What would make a better proposal possible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Need {
     /// The data was not checked. If a check finds it intact, the backup can become `available`.
@@ -76,7 +77,7 @@ pub enum Need {
 }
 
 /// One column of one row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
     /// The table.
@@ -99,7 +100,7 @@ impl Change {
 }
 
 /// The changes that would repair a finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Proposal {
     /// The row's status afterwards.
@@ -111,7 +112,7 @@ pub struct Proposal {
 }
 
 /// One row that is stuck or inconsistent.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// The table that the row is in.
     pub kind: FindingKind,

@@ -1,12 +1,13 @@
 //! Outcomes: how the units of a run ended.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rows::Moved;
 use super::{Change, Evidence, FindingKind};
 
 /// How a unit ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Committed.
@@ -27,7 +28,7 @@ pub enum Outcome {
 }
 
 /// The outcome of one unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UnitResult {
     /// Its number in the plan, from 1.
     pub unit: usize,
@@ -49,7 +50,7 @@ pub struct UnitResult {
 }
 
 /// The number of units for each outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tally {
     pub applied: usize,

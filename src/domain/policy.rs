@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use jiff::civil::DateTime;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::{CREATING, DELETED, DELETING, ERROR, ERROR_DELETING};
 use super::{ColumnSet, Services};
 
 /// The hosts whose cinder-backup the user declared dead (`--assume-dead`).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AssumeDead {
     /// No host.
@@ -33,7 +34,7 @@ impl AssumeDead {
 }
 
 /// The time spans that a verdict depends on, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Thresholds {
     /// A younger operation is `recent`.
@@ -53,7 +54,7 @@ impl Default for Thresholds {
 }
 
 /// The options that a decision depends on. A plan carries them, so that `apply` decides alike.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// The time spans.
@@ -86,7 +87,7 @@ pub struct Policy {
 }
 
 /// The host that backups are moved to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewHost {
     /// Its name, as its service row spells it.

@@ -6,6 +6,7 @@
 //! `cinder/objects/backup.py` (`_from_db_object`: a size of NULL is 0).
 
 use jiff::civil::DateTime;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::code::codes;
@@ -46,7 +47,7 @@ codes! {
 }
 
 /// Whether Cinder would restore a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Restorable {
     /// As far as the check read, and by the services when the rows were read.
@@ -57,7 +58,7 @@ pub enum Restorable {
 }
 
 /// A reason why it is not restorable, or why that is not known.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestoreReason {
     pub code: Code<RestoreCode>,

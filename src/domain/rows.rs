@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::civil::DateTime;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::ColumnSet::{Juno, Liberty, Mitaka};
@@ -11,7 +12,7 @@ use super::status::{AVAILABLE, RESTORING};
 use super::time::parse;
 
 /// The columns that a database has. Those that this program needs were added in three steps, the last one in Mitaka.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ColumnSet {
     /// Icehouse, Juno, Kilo: no chains, no temporary volumes, no `volumes.previous_status`.
@@ -23,7 +24,7 @@ pub enum ColumnSet {
 }
 
 /// The tables whose rows the program may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Table {
     /// `backups`; locked first.
@@ -56,7 +57,7 @@ impl Table {
 }
 
 /// The image of a row: what a guard compares, a plan carries and an audit record keeps.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// The table.
@@ -106,7 +107,7 @@ impl Image {
 }
 
 /// A column that has changed since the plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Moved {
     /// The table.
     pub table: Table,

@@ -1,10 +1,12 @@
 //! Sealed documents: a head that names the schema, a body, and a SHA-256 over both that shows an edit.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -155,7 +157,7 @@ impl<B> DerefMut for Sealed<B> {
 }
 
 /// The fields in their order.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Fields<'s, B> {
     schema: &'static str,
     schema_version: u32,
@@ -169,6 +171,16 @@ struct Fields<'s, B> {
 impl<B: Body> Serialize for Sealed<B> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.fields(&self.sha256, self.signature.as_ref()).serialize(serializer)
+    }
+}
+
+impl<B: JsonSchema> JsonSchema for Sealed<B> {
+    fn schema_name() -> Cow<'static, str> {
+        B::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Fields::<B>::json_schema(generator)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Backup;
@@ -15,7 +16,7 @@ pub const NULL: &str = "null";
 pub const STATUSES: &[&str] = &[CREATING, RESTORING, DELETING, NULL, ERROR, ERROR_DELETING, BACKING_UP, RESTORING_BACKUP];
 
 /// The selected rows. An empty set selects all.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
     /// `--status`.

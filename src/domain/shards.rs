@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The cost of a backup apart from its data, in bytes: its listing and its side files.
@@ -21,7 +22,7 @@ const STEP: u64 = 40_503;
 const MOST_SHARDS: u32 = 4096;
 
 /// One of several hosts that share the work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Shard {
     number: u32,
@@ -61,7 +62,7 @@ impl FromStr for Shard {
 }
 
 /// Some of a chain's objects: every backup of the chain has about the same part of its objects in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectPart {
     from: u32,

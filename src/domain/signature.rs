@@ -1,9 +1,10 @@
 //! The signature of a document.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A signature of a document's `sha256`. The digest does not cover the signature.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
     /// Always `ed25519`.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// Times are text in the engine's own spelling (naive UTC, for example `2026-11-22 18:46:33` or, with
 /// microseconds, `2026-11-22 18:46:33.000001`), so that a guard compares exactly what was read. Booleans are
 /// the integers 0 and 1.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Value {
     /// SQL NULL.

@@ -2,9 +2,10 @@
 //!
 //! From findings to a document and back. May use `domain` and `spool` only: the units of a plan are in a temporary file if they are many.
 
-mod records;
+pub mod records;
 mod validate;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
@@ -17,7 +18,7 @@ use crate::domain::{
 use crate::spool::Spool;
 
 /// What a plan is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
     /// To repair what a scan found.
@@ -27,7 +28,7 @@ pub enum Purpose {
 }
 
 /// A backup, volume, snapshot or project with all rows that must change with it: one transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unit {
     /// Its number, from 1.
@@ -104,7 +105,7 @@ pub struct Basis {
 pub type Plan = Sealed<PlanBody>;
 
 /// The fields of a plan.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(test, derive(PartialEq))]
 #[serde(deny_unknown_fields)]
 pub struct PlanBody {
@@ -130,6 +131,7 @@ pub struct PlanBody {
     pub heartbeats: BTreeMap<String, Option<String>>,
     /// Results of the checks that the decisions depend on, in the order of their backups' ids.
     #[serde(serialize_with = "write_shared", deserialize_with = "read_shared")]
+    #[schemars(with = "Vec<CheckResult>")]
     pub checks: Vec<Arc<CheckResult>>,
     /// The units, in the order in which they are applied.
     pub units: Spool<Unit>,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::validate::UnitRules;
@@ -27,7 +28,7 @@ impl StreamKind for PlanRecords {
 }
 
 /// The fields of a plan without its lists; see [`PlanBody`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PlanHead {
     id: String,
     purpose: Purpose,
@@ -42,7 +43,7 @@ pub struct PlanHead {
 }
 
 /// A record.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PlanRecord {
     /// A check that the decision of a unit depends on.
@@ -52,7 +53,7 @@ pub enum PlanRecord {
 }
 
 /// How much the plan changes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PlanEnd {
     units: usize,
     rows: usize,

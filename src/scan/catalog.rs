@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::chain_order::{ChainOrder, Links, Member, Position};
@@ -33,7 +34,7 @@ pub struct CatalogEntry {
 }
 
 /// A full backup with its increments.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Chain {
     /// The id of the full backup.
     pub id: String,
@@ -46,7 +47,7 @@ pub struct Chain {
 }
 
 /// The size of a catalog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CatalogTotals {
     /// The number of chains.
     pub chains: usize,

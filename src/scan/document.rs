@@ -1,5 +1,6 @@
 //! The document of `scan`, for other programs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::code::codes;
@@ -23,7 +24,7 @@ codes! {
 }
 
 /// A notice that is not about a single row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Notice {
     /// A stable code such as `clock-ahead`.
     pub code: Code<NoticeCode>,
@@ -34,7 +35,7 @@ pub struct Notice {
 }
 
 /// How many findings have which verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// Can be repaired.
     pub stuck: usize,
@@ -68,7 +69,7 @@ impl Summary {
 }
 
 /// The document `cinder-backup-repair/scan`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ScanDocument {
     /// Always `cinder-backup-repair/scan`.
     pub schema: &'static str,

@@ -1,5 +1,6 @@
 //! The record stream of a scan: findings, notices, and the catalog if all backups were asked for.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{CatalogTotals, Chain, expected_bytes};
@@ -22,7 +23,7 @@ impl StreamKind for ScanRecords {
 }
 
 /// What was scanned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ScanHead {
     /// The program and its version.
     pub program: String,
@@ -37,7 +38,7 @@ pub struct ScanHead {
 }
 
 /// A record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScanRecord {
     /// A row that is stuck or inconsistent.
@@ -51,7 +52,7 @@ pub enum ScanRecord {
 }
 
 /// A backup of the catalog.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CatalogBackup {
     /// The user's name for it; hostile text.
     pub name: Option<String>,
@@ -84,7 +85,7 @@ impl CatalogBackup {
 }
 
 /// How the scan ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ScanEnd {
     /// How many findings have which verdict, those that `--limit` left out among them.
     pub summary: Summary,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::code::codes;
@@ -51,7 +52,7 @@ fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timest
 }
 
 /// The number, bytes and times of objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ObjectTotals {
     /// Their number.
     pub objects: u64,
@@ -59,9 +60,11 @@ pub struct ObjectTotals {
     pub bytes: u64,
     /// When the oldest was written, by the storage's clock; `None` if that is not known.
     #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    #[schemars(with = "Option<String>")]
     pub oldest_at: Option<Timestamp>,
     /// When the newest was written.
     #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    #[schemars(with = "Option<String>")]
     pub newest_at: Option<Timestamp>,
     /// How many have no time. They count as young.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -218,7 +221,7 @@ pub fn judge(totals: &ObjectTotals, is_finished: bool, row: Option<&StorageRow>,
 }
 
 /// An orphan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Orphan {
     /// Why it is one.
     pub kind: Code<OrphanKind>,
@@ -264,7 +267,7 @@ impl Orphan {
 }
 
 /// The orphans of one kind that a project has on a back end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrphanCount {
     /// The driver of the storage.
     pub driver: Driver,
@@ -320,7 +323,7 @@ impl StreamKind for OrphanRecords {
 }
 
 /// What a walk compares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrphanHead {
     /// The program and its version.
     pub program: String,
@@ -336,7 +339,7 @@ pub struct OrphanHead {
 }
 
 /// A record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OrphanRecord {
     /// An orphan.
@@ -346,7 +349,7 @@ pub enum OrphanRecord {
 }
 
 /// How far a storage was walked. A walk that was stopped continues from here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Position {
     /// The driver of the storage.
     pub driver: Driver,
@@ -359,7 +362,7 @@ pub struct Position {
 }
 
 /// How the walk ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrphanEnd {
     /// What stopped it; `None` at its own end.
     pub interrupted: Option<String>,

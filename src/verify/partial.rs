@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Target;
@@ -31,7 +32,7 @@ impl StreamKind for CheckResults {
 }
 
 /// What is checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Head {
     pub program: String,
     pub database: DatabaseInfo,
@@ -47,7 +48,7 @@ pub struct Head {
 }
 
 /// A shard of a catalog.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CatalogPart {
     /// The digest of the catalog.
     pub catalog: String,
@@ -66,7 +67,7 @@ impl Head {
 }
 
 /// A line after the head.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Record {
     /// The row of an ancestor.
@@ -79,7 +80,7 @@ pub enum Record {
 const MOST_ROWS: usize = 8_192;
 
 /// How the check ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct End {
     /// What stopped the check, if it was stopped: a signal, or `--max-runtime`.
     pub interrupted: Option<String>,

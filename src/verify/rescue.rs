@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
@@ -37,7 +38,7 @@ const TEXT: usize = 255;
 const ID: usize = 36;
 
 /// Where the parent of an increment is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Parent {
     /// It is a lost backup, too.
@@ -49,7 +50,7 @@ pub enum Parent {
 }
 
 /// A lost backup, with everything that its record needs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct LostBackup {
     /// Its id. Hostile text, like all texts.
     pub id: String,
@@ -233,7 +234,7 @@ pub fn arrange(backups: &mut [LostBackup], depth: &HashMap<String, usize>, servi
 }
 
 /// How many lost backups there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 pub struct Summary {
     /// With a record.
     pub importable: usize,

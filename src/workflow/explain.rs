@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::propose::request;
@@ -23,7 +24,7 @@ const OTHERS: usize = 20;
 const PORTION: usize = 2_000;
 
 /// What is known about a backup.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Explanation {
     pub id: String,
     /// Hostile text.
@@ -47,7 +48,7 @@ pub struct Explanation {
 }
 
 /// A line of the timeline.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Moment {
     /// RFC 3339.
     pub at: String,
@@ -55,7 +56,7 @@ pub struct Moment {
 }
 
 /// What the backup could become.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Way {
     /// The status.
     pub to: &'static str,

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 
 use jiff::civil::DateTime;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Database, Observer, Result, WorkEvent, actor};
@@ -15,7 +16,7 @@ use crate::domain::{Image, Outcome, Table, Value};
 use crate::scan::{Lock, situation};
 
 /// A unit of the log, compared with its rows.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ReconciledUnit {
     pub run: String,
     pub unit: usize,

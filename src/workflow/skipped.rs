@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::status::{ERROR, is_active};
@@ -11,7 +12,7 @@ use crate::scan::{CompactIds, Scan};
 use crate::spool::Spool;
 
 /// A row that was asked for and that nothing may be done to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refused {
     pub id: String,
     /// Its name; hostile text.
@@ -20,7 +21,7 @@ pub struct Refused {
 }
 
 /// A row that was found and that nothing was done about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeftAlone {
     /// The table that it is in.
     pub kind: FindingKind,

@@ -10,6 +10,7 @@ mod files;
 mod formats;
 pub mod hostile;
 mod read_only;
+mod schema;
 mod scripts;
 mod secrets;
 mod signing;

@@ -1,9 +1,12 @@
 //! Runs the program like a user: with a cleared environment, its own audit log, and all output captured.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::Value;
+use jsonschema::Validator;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The program with one database and its own audit log.
@@ -128,13 +131,76 @@ pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_cinder-backup-repair"))
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. What it prints must be as `schema` says.
+#[track_caller]
 pub fn answer(command: &mut Command) -> Answer {
     let Output { status, stdout, stderr } = command.output().expect("the program starts");
-    Answer {
+    let answer = Answer {
         code: status.code(),
         stdout: String::from_utf8(stdout).expect("standard output is UTF-8"),
         stderr: String::from_utf8(stderr).expect("standard error is UTF-8"),
+    };
+    let has_columns =
+        command.get_args().any(|word| word.to_str().is_some_and(|word| word.starts_with("-c") || word.starts_with("--column")));
+    if answer.stdout.starts_with('{') && answer.stdout.len() < LARGEST && !has_columns {
+        check_schemas(&answer.stdout);
+    }
+    answer
+}
+
+/// Larger results are not validated.
+const LARGEST: usize = 1 << 20;
+
+/// Validates a document, or the lines of a record stream.
+#[track_caller]
+pub fn check_schemas(text: &str) {
+    let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let mut stream = None;
+    // A stream that was cut off on purpose ends within a line.
+    for value in values.map_while(Result::ok) {
+        let head = value.get("head").unwrap_or(&value);
+        if let Some(name) = head["schema"].as_str().and_then(|name| name.strip_prefix("cinder-backup-repair/")) {
+            stream = Some(validator(name));
+        }
+        let Some(validator) = &stream else { return };
+        let errors: Vec<String> = validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "not as its schema says: {errors:#?}\n{value:#}");
+    }
+}
+
+/// The validator for a schema, which here also refuses fields that the schema does not have.
+pub fn validator(name: &str) -> Arc<Validator> {
+    static KNOWN: Mutex<Option<HashMap<String, Arc<Validator>>>> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = known.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| {
+        let output = bare(&["schema", name]).output().expect("the program starts");
+        let mut schema = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no schema {name}"));
+        close(&mut schema, true);
+        Arc::new(jsonschema::draft202012::new(&schema).unwrap_or_else(|error| panic!("{name}: {error}")))
+    });
+    Arc::clone(made)
+}
+
+/// Refuses all fields that a schema does not name, wherever the schema of a whole value `is_whole`: parts of one, as in `anyOf` or behind a
+/// `$ref` with other fields beside it, stay open.
+fn close(schema: &mut Value, is_whole: bool) {
+    let Some(map) = schema.as_object_mut() else { return };
+    for open in ["additionalProperties", "unevaluatedProperties"] {
+        if map.get(open) == Some(&json!(false)) {
+            map.remove(open);
+        }
+    }
+    for (key, part) in map.iter_mut() {
+        match key.as_str() {
+            "properties" => part.as_object_mut().into_iter().flatten().for_each(|(_, part)| close(part, true)),
+            "$defs" => part.as_object_mut().into_iter().flatten().for_each(|(_, part)| close(part, false)),
+            "items" | "additionalProperties" => close(part, true),
+            "anyOf" | "oneOf" | "allOf" => part.as_array_mut().into_iter().flatten().for_each(|part| close(part, false)),
+            _ => {}
+        }
+    }
+    if is_whole && ["properties", "$ref", "anyOf", "oneOf", "allOf"].iter().any(|key| map.contains_key(*key)) {
+        map.insert("unevaluatedProperties".to_owned(), json!(false));
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use indicatif::HumanCount;
 
+pub(super) use orphans::OrphanDocument;
+
 use crate::cli::args::{SelectionArgs, span};
 use crate::cli::sentences::counted;
 use crate::cli::shard::ShardArg;

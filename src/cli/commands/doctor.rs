@@ -1,6 +1,7 @@
 //! `doctor`
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::storage::PlaceArgs;
@@ -24,7 +25,7 @@ pub struct DoctorArgs {
 }
 
 /// A line as it is shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Check {
     topic: &'static str,
     /// `ok`, `warning` or `failure`.
@@ -37,8 +38,8 @@ struct Check {
 }
 
 /// The document `cinder-backup-repair/doctor`.
-#[derive(Debug, Serialize)]
-struct Document {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Document {
     schema: &'static str,
     schema_version: u32,
     program: String,
@@ -48,7 +49,7 @@ struct Document {
     summary: Summary,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Summary {
     ok: usize,
     warnings: usize,

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::args::{assume_dead, span};
@@ -40,8 +41,8 @@ pub struct ExplainArgs {
 }
 
 /// The document `cinder-backup-repair/explain`.
-#[derive(Debug, Serialize)]
-struct Document<'e> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Document<'e> {
     schema: &'static str,
     schema_version: u32,
     database: DatabaseInfo,

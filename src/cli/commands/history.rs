@@ -6,10 +6,14 @@ mod reconcile;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
 use head::LogHead;
+
+/// What `history verify --sign-key` writes.
+pub(super) type SignedHead = Sealed<LogHead>;
 
 use crate::audit::{Begin, Head, Intent, Problem, RunRecords, RunSummary, Settled, UnitOutcome, load_run, runs, verify};
 use crate::cli::args::whole_number;
@@ -17,7 +21,7 @@ use crate::cli::follow_up::{FollowUpArgs, FollowUps};
 use crate::cli::new_files::NewFiles;
 use crate::cli::{Context, Error, Exit, Result, sentences};
 use crate::domain::text::count;
-use crate::domain::{CodeSet, DatabaseInfo, Outcome, Tally};
+use crate::domain::{CodeSet, DatabaseInfo, Outcome, Sealed, Tally};
 use crate::report::grid::{Column, Grid};
 use crate::report::safe::terminal;
 use crate::workflow::VerifyKey;
@@ -105,8 +109,8 @@ pub fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit> {
 }
 
 /// The document of `history show`. It borrows the records, which may be hundreds of MiB.
-#[derive(Serialize)]
-struct Run<'r> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Run<'r> {
     schema: &'static str,
     schema_version: u32,
     run: &'r str,
@@ -114,10 +118,20 @@ struct Run<'r> {
     begin: &'r Begin,
     summary: &'r Tally,
     units: Vec<Unit<'r>>,
+    #[schemars(with = "Option<RunEnd>")]
     end: Option<serde_json::Value>,
 }
 
-#[derive(Serialize)]
+/// How the run ended.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct RunEnd {
+    at: Option<String>,
+    summary: Tally,
+    interrupted: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
 struct Unit<'r> {
     unit: usize,
     intent: &'r Intent,

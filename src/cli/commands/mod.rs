@@ -11,6 +11,7 @@ pub mod plan;
 pub mod repair;
 pub mod rescue;
 pub mod scan;
+pub mod schema;
 pub mod scrub;
 pub mod undo;
 
@@ -58,6 +59,8 @@ pub enum Command {
     History(history::HistoryArgs),
     /// Examine what a repair depends on: database, privileges, heartbeats, storage, audit log; changes nothing
     Doctor(doctor::DoctorArgs),
+    /// Print the JSON Schema of a document that this program writes
+    Schema(schema::SchemaArgs),
     /// Build a small Cinder database and walk through a repair
     Demo(demo::DemoArgs),
     /// Write a shell's completion script to standard output
@@ -117,6 +120,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
         Command::Scrub(args) => scrub::run(context, args),
         Command::History(args) => history::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
+        Command::Schema(args) => schema::run(context, args),
         Command::Demo(args) => demo::run(context, args, &inner),
         Command::Completions(args) => completions::completions(context, args, help::complete(Cli::command())),
         Command::Man(args) => completions::man(context, args, help::complete(Cli::command())),

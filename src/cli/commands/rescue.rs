@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -40,16 +41,16 @@ pub struct RescueArgs {
 }
 
 /// What was read.
-#[derive(Serialize)]
-struct RescueHead<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RescueHead<'a> {
     #[serde(flatten)]
     walk: &'a OrphanHead,
     level: Level,
 }
 
 /// The document of `rescue`.
-#[derive(Serialize)]
-struct RescueDocument<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RescueDocument<'a> {
     schema: &'static str,
     schema_version: u32,
     #[serde(flatten)]

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::CheckCommandArgs;
@@ -14,8 +15,8 @@ use crate::verify::orphans::{Orphan, OrphanEnd, OrphanHead, OrphanKind};
 use crate::workflow::{MAX_RUNTIME, OrphanCheck, OrphanReport};
 
 /// The document of `check --orphans`.
-#[derive(Serialize)]
-struct OrphanDocument<'a> {
+#[derive(Serialize, JsonSchema)]
+pub struct OrphanDocument<'a> {
     schema: &'static str,
     schema_version: u32,
     #[serde(flatten)]

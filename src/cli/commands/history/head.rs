@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Head;
@@ -17,9 +18,9 @@ use crate::workflow::{SigningKey, VerifyKey, actor};
 /// Limit on the size of the file; a head takes less than 1 KiB.
 const LARGEST_FILE: u64 = 64 << 10;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LogHead {
+pub struct LogHead {
     audit_log: String,
     /// When it was signed, by this host's clock.
     pub at: String,
