@@ -61,12 +61,14 @@ pub enum AuditError {
         problem: Problem,
     },
     /// The log has no run with this id.
-    #[error("audit log {path} has no run {run}: `history list` shows its runs")]
+    #[error("audit log {path} has no run {run}: `history list` shows its runs{meant}")]
     NoSuchRun {
         /// The log.
         path: PathBuf,
         /// The id that was given.
         run: String,
+        /// The one that may be meant, in words.
+        meant: String,
     },
     /// Several run ids begin with the given text.
     #[error("run {run} is ambiguous in audit log {path}: it matches {}", some(candidates))]

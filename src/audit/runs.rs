@@ -7,6 +7,7 @@ use super::AuditError;
 use super::chain::{LogProblemCode, Problem};
 use super::read::{Position, read, read_on};
 use super::record::{Begin, Event, Intent, Record, RunEnd, Settled, UnitOutcome};
+use crate::domain::text::meant;
 use crate::domain::{Outcome, Tally};
 
 /// The summary of one run.
@@ -131,7 +132,7 @@ pub fn runs(path: &Path) -> Result<Runs, AuditError> {
 pub fn load_run(path: &Path, run: &str) -> Result<RunRecords, AuditError> {
     let (run, from) = find(path, run)?;
     let found = load(path, &[&run], &from, u64::MAX)?.pop();
-    found.ok_or_else(|| AuditError::NoSuchRun { path: path.to_owned(), run })
+    found.ok_or_else(|| AuditError::NoSuchRun { path: path.to_owned(), run, meant: String::new() })
 }
 
 /// A run without its units.
@@ -172,7 +173,7 @@ pub fn read_run<E: From<AuditError>>(path: &Path, run: &str, take: &mut dyn FnMu
         }
     }
     units.into_values().try_for_each(take)?;
-    let missing = AuditError::NoSuchRun { path: path.to_owned(), run: run.clone() };
+    let missing = AuditError::NoSuchRun { path: path.to_owned(), run: run.clone(), meant: String::new() };
     Ok(RunHead { begin: begin.ok_or(missing)?, run })
 }
 
@@ -206,7 +207,7 @@ fn load(path: &Path, wanted: &[&str], from: &Position, until: u64) -> Result<Vec
             event => drop(add(&mut run.units, event).map_err(|unit| without_intent(path, records.line(), unit))?),
         }
     }
-    let missing = |run: &str| AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned() };
+    let missing = |run: &str| AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned(), meant: String::new() };
     found.into_iter().zip(wanted).map(|(found, run)| found.ok_or_else(|| missing(run))).collect()
 }
 
@@ -260,14 +261,19 @@ fn may_have_written(summary: &RunSummary) -> bool {
 
 /// The full id of a run, and the position of its first record.
 fn find(path: &Path, run: &str) -> Result<(String, Position), AuditError> {
-    let mut candidates: Vec<String> = Vec::new();
+    let (mut candidates, mut others) = (Vec::new(), BTreeSet::new());
     let mut place = Position::default();
     let mut records = read(path)?;
     loop {
         let before = records.position();
         let Some(record) = records.next() else { break };
         let record = record?;
-        if !matches!(record.event, Event::Begin(_)) || run.is_empty() || !record.run.starts_with(run) {
+        if !matches!(record.event, Event::Begin(_)) || run.is_empty() {
+            continue;
+        }
+        if !record.run.starts_with(run) {
+            // Of an id, usually only the beginning is given.
+            others.extend(record.run.get(..run.len()).map(str::to_owned));
             continue;
         }
         if record.run == run {
@@ -277,7 +283,10 @@ fn find(path: &Path, run: &str) -> Result<(String, Position), AuditError> {
         place = before;
     }
     match candidates.len() {
-        0 => Err(AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned() }),
+        0 => {
+            let meant = meant(run, others.iter().map(String::as_str));
+            Err(AuditError::NoSuchRun { path: path.to_owned(), run: run.to_owned(), meant })
+        }
         1 => Ok((candidates.remove(0), place)),
         _ => Err(AuditError::AmbiguousRun { path: path.to_owned(), run: run.to_owned(), candidates }),
     }

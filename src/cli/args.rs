@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Error, Result};
 use crate::config::DatabaseFlags;
+use crate::domain::text::meant;
 use crate::domain::time::seconds;
 use crate::domain::{AssumeDead, NULL, NewHost, Policy, STATUSES, Selection, Thresholds};
 use crate::report::grid::OutputOptions;
@@ -55,6 +56,29 @@ pub enum ColorArg {
     Never,
 }
 
+/// How standard error is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressArg {
+    /// A bar, at a terminal.
+    Bar,
+    /// A line every ten seconds.
+    Plain,
+    /// An object every second, each on a line.
+    Json,
+    /// Nothing.
+    None,
+}
+
 #[derive(Debug, Args)]
 pub struct OutputArgs {
     #[command(flatten)]
@@ -71,6 +95,12 @@ pub struct OutputArgs {
     /// Never prompt; fail if an answer is missing
     #[arg(long, global = true)]
     pub no_input: bool,
+    /// How standard error is written: text, or json with one object a line; json never prompts
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// How progress is shown on standard error [default: bar at a terminal, otherwise none]
+    #[arg(long, global = true, value_enum, value_name = "HOW")]
+    pub progress: Option<ProgressArg>,
 }
 
 #[derive(Debug, Args)]
@@ -157,7 +187,8 @@ impl SelectionArgs {
         };
         let statuses: BTreeSet<String> = self.status.iter().map(spelled).collect();
         if let Some(unknown) = statuses.iter().find(|status| !STATUSES.contains(&status.as_str())) {
-            return Err(Error::usage(format!("{unknown:?} is not a status: use one of {}", STATUSES.join(", "))));
+            let meant = meant(unknown, STATUSES.iter().copied());
+            return Err(Error::usage(format!("{unknown:?} is not a status: use one of {}{meant}", STATUSES.join(", "))));
         }
         if self.limit == Some(0) {
             return Err(Error::usage("--limit must be at least 1"));

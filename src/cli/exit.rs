@@ -1,9 +1,12 @@
 //! Exit codes, on which scripts depend.
 
+use serde::Serialize;
+
 use crate::db::DbErrorKind;
 
 /// Why the program ended, as a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Exit {
     /// Done, or nothing to do.

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Options that `-h` leaves out; `--help` has all.
-const RARE: [&str; 47] = [
+const RARE: [&str; 51] = [
     "allow_empty",
     "service_down_time",
     "no_quota",
@@ -43,6 +43,10 @@ const RARE: [&str; 47] = [
     "print_empty",
     "color",
     "no_input",
+    "log_format",
+    "progress",
+    "prometheus",
+    "nagios",
     "sign_key",
     "verify_key",
     "resume_max_age",
@@ -108,6 +112,7 @@ const EXAMPLES: Examples = &[
     ),
     ("doctor", &[("Is everything in place for a repair?", "doctor"), ("The same for a script", "doctor -f json")]),
     ("demo", &[("The main job on a toy database", "demo"), ("Everything, one command at a time", "demo --all --step")]),
+    ("schema", &[("What a program can rely on in the result of scan -f json", "schema scan")]),
     ("completions", &[("For bash", "completions bash > cinder-backup-repair.bash")]),
     ("man", &[("Read the page of a command", "man repair | man -l -")]),
 ];

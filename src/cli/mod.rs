@@ -48,19 +48,21 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // clap writes help and version to standard output and usage errors to standard error; 2 is our code too.
             let is_nagios = std::env::args_os().any(|word| word == "--nagios");
-            let form = json_form().or(is_nagios.then_some("json")).filter(|_| error.use_stderr());
-            let Some(form) = form else {
+            let (form, log) = (asked_for(&["-f", "--format"], &["json", "jsonl"]), asked_for(&["--log-format"], &["json"]));
+            if !error.use_stderr() || (form.is_none() && log.is_none() && !is_nagios) {
                 let _ = error.print();
                 return ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Done }.code());
-            };
+            }
             let text = error.to_string();
             let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").trim();
-            if let Ok(cli) = Cli::try_parse_from(["cinder-backup-repair", "--format", form, "man"]) {
+            let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).unwrap_or("see --help");
+            let (form, log) = (form.unwrap_or("table"), log.unwrap_or("text"));
+            if let Ok(cli) = Cli::try_parse_from(["cinder-backup-repair", "--format", form, "--log-format", log, "man"]) {
                 let ui = Ui::new(&cli.global.output);
                 if is_nagios {
                     return print_line(&ui, monitor::line("", State::Unknown, message, ""));
                 }
-                ui.failure(Exit::Usage, message, Some("see --help"));
+                ui.failure(Exit::Usage, message, Some(tip));
             }
             return ExitCode::from(Exit::Usage.code());
         }
@@ -99,12 +101,15 @@ fn taking_dashes(command: Command) -> Command {
     command.mut_subcommands(taking_dashes)
 }
 
-/// The form of JSON that an invalid command line asks for.
-fn json_form() -> Option<&'static str> {
+/// Which of these values an invalid command line gives an option.
+fn asked_for(options: &[&str], values: &[&'static str]) -> Option<&'static str> {
     let words: Vec<String> = std::env::args_os().filter_map(|word| word.into_string().ok()).collect();
-    ["json", "jsonl"].into_iter().find(|form| {
-        let is_form = |word: &str| ["-f", "-f=", "--format="].iter().any(|option| word.strip_prefix(option) == Some(form));
-        let is_pair = |pair: &[String]| matches!(pair, [option, word] if word == form && (option == "-f" || option == "--format"));
-        words.windows(2).any(is_pair) || words.iter().any(|word| is_form(word))
+    values.iter().copied().find(|value| {
+        let is_joined = |word: &str, option: &str| {
+            word.strip_prefix(option)
+                .is_some_and(|rest| rest.strip_prefix('=') == Some(value) || (!option.starts_with("--") && rest == *value))
+        };
+        let is_pair = |pair: &[String]| matches!(pair, [option, word] if word == value && options.contains(&option.as_str()));
+        words.windows(2).any(is_pair) || words.iter().any(|word| options.iter().any(|option| is_joined(word, option)))
     })
 }

@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Ui;
+use super::args::ProgressArg;
 use super::signal::{Second, Signals};
 use crate::apply;
 use crate::domain::{Level, Outcome};
@@ -36,6 +37,8 @@ struct Lines {
     check: Option<CheckBar>,
     /// How many units of a run have ended.
     units: Option<ProgressBar>,
+    /// Instead of bars.
+    reporter: Option<Reporter>,
     /// The heartbeat wait, which counts down in place at a terminal, and is one line elsewhere.
     wait: Option<ProgressBar>,
 }
@@ -66,7 +69,10 @@ impl<'a> ProgressDisplay<'a> {
     fn run(&self, progress: &apply::Progress<'_>) {
         match progress {
             apply::Progress::Ended(result) => {
-                lock(&self.lines).units.iter().for_each(|bar| bar.inc(1));
+                let mut lines = lock(&self.lines);
+                lines.units.iter().for_each(|bar| bar.inc(1));
+                lines.reporter.iter_mut().for_each(|reporter| reporter.add(1));
+                drop(lines);
                 if result.outcome == Outcome::Unknown {
                     self.ui.warn(format!("unit {}: {}", result.unit, result.reason.as_deref().unwrap_or("outcome unknown")));
                 }
@@ -102,7 +108,7 @@ impl<'a> ProgressDisplay<'a> {
 impl Observer for ProgressDisplay<'_> {
     fn event(&self, event: WorkEvent<'_>) {
         match event {
-            WorkEvent::Reading if self.ui.shows_progress() => lock(&self.lines).reading = Some(Spinner::start()),
+            WorkEvent::Reading if self.ui.progress() != ProgressArg::None => lock(&self.lines).reading = Some(Spinner::start(self.ui)),
             WorkEvent::Read => lock(&self.lines).reading.take().into_iter().for_each(Spinner::stop),
             WorkEvent::Warning(text) => self.beside_bar(|ui| ui.warn(text)),
             WorkEvent::Detail(text) => self.beside_bar(|ui| ui.detail(text)),
@@ -111,13 +117,22 @@ impl Observer for ProgressDisplay<'_> {
                     Ok(signals) => *lock(&self.signals) = Some(signals),
                     Err(error) => self.ui.warn(format!("cannot handle signals, so a signal ends the check at once: {error}")),
                 }
-                lock(&self.lines).check = Some(CheckBar::new(self.ui, level, backups));
+                let mut lines = lock(&self.lines);
+                lines.check = Some(CheckBar::new(self.ui, level, backups));
+                let unit = if level == Level::Quick { "backups" } else { "bytes" };
+                lines.reporter = Reporter::new(self.ui, "checking", unit, None);
             }
             WorkEvent::Checked(result) if self.ui.verbose > 0 => {
                 self.beside_bar(|ui| ui.detail(format!("{}: {}", result.id, result.verdict)));
             }
-            WorkEvent::CheckProgress(ready, watch) => lock(&self.lines).check.iter().for_each(|bar| bar.show(ready, watch)),
+            WorkEvent::CheckProgress(ready, watch) => {
+                let mut lines = lock(&self.lines);
+                let Lines { check: Some(bar), reporter, .. } = &mut *lines else { return };
+                let (done, total) = bar.show(ready, watch);
+                reporter.iter_mut().for_each(|reporter| reporter.set(done, total));
+            }
             WorkEvent::CheckEnded => {
+                lock(&self.lines).reporter.take().iter().for_each(Reporter::print);
                 lock(&self.lines).check.take().iter().for_each(|bar| bar.line.finish_and_clear());
                 // After a signal, further ones are noted: what was found is still to be written.
                 lock(&self.signals).take_if(|signals| signals.stop().is_none());
@@ -129,14 +144,60 @@ impl Observer for ProgressDisplay<'_> {
                 }
                 lock(&self.lines).units = Some(bar);
             }
+            WorkEvent::Running(units) => {
+                lock(&self.lines).reporter = Reporter::new(self.ui, "applying", "units", u64::try_from(units).ok());
+            }
             WorkEvent::Run(progress) => self.run(&progress),
-            WorkEvent::Ran => lock(&self.lines).units.take().iter().for_each(ProgressBar::finish_and_clear),
-            WorkEvent::Reading | WorkEvent::Checked(_) | WorkEvent::Running(_) => {}
+            WorkEvent::Ran => {
+                let mut lines = lock(&self.lines);
+                lines.units.take().iter().for_each(ProgressBar::finish_and_clear);
+                lines.reporter.take().iter().for_each(Reporter::print);
+            }
+            WorkEvent::Reading | WorkEvent::Checked(_) => {}
         }
     }
 
     fn stop(&self) -> Option<Stop> {
         lock(&self.signals).as_ref().and_then(Signals::stop)
+    }
+}
+
+/// Lines about progress, for programs and logs: one at the end, and otherwise never more than one in an interval.
+struct Reporter {
+    ui: Ui,
+    kind: &'static str,
+    unit: &'static str,
+    pause: Duration,
+    reported: Instant,
+    done: u64,
+    total: Option<u64>,
+}
+
+impl Reporter {
+    /// None if no lines are wanted.
+    fn new(ui: &Ui, kind: &'static str, unit: &'static str, total: Option<u64>) -> Option<Self> {
+        let pause = match ui.progress() {
+            ProgressArg::Json => Duration::from_secs(1),
+            ProgressArg::Plain => Duration::from_secs(10),
+            ProgressArg::Bar | ProgressArg::None => return None,
+        };
+        Some(Self { ui: ui.clone(), kind, unit, pause, reported: Instant::now(), done: 0, total })
+    }
+
+    fn add(&mut self, more: u64) {
+        self.set(self.done + more, self.total);
+    }
+
+    fn set(&mut self, done: u64, total: Option<u64>) {
+        (self.done, self.total) = (done, total);
+        if self.reported.elapsed() >= self.pause {
+            self.reported = Instant::now();
+            self.print();
+        }
+    }
+
+    fn print(&self) {
+        self.ui.progress_line(self.kind, self.done, self.total, self.unit);
     }
 }
 
@@ -147,16 +208,18 @@ struct Spinner {
 }
 
 impl Spinner {
-    fn start() -> Self {
+    fn start(ui: &Ui) -> Self {
         let before = rows_read();
         let (running, wait) = channel::<()>();
+        let mut reporter = Reporter::new(ui, "reading", "rows", None);
         let thread = thread::spawn(move || {
             let mut pause = SHOWN_AFTER;
-            let line = ProgressBar::new_spinner();
+            let line = if reporter.is_some() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
             while wait.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 pause = AGAIN;
-                let rows = indicatif::HumanCount(rows_read() - before);
-                line.set_message(format!("Reading the database, {rows} rows so far"));
+                let rows = rows_read() - before;
+                reporter.iter_mut().for_each(|reporter| reporter.set(rows, None));
+                line.set_message(format!("Reading the database, {} rows so far", indicatif::HumanCount(rows)));
                 line.tick();
             }
             line.finish_and_clear();
@@ -188,7 +251,8 @@ impl CheckBar {
         Self { line, reads_data: level != Level::Quick, backups, is_wide }
     }
 
-    fn show(&self, ready: usize, watch: &Watch) {
+    /// Returns how much is done, and of how much, once that is known.
+    fn show(&self, ready: usize, watch: &Watch) -> (u64, Option<u64>) {
         // The order matters: first whether the total is final, then the bytes.
         let is_counted = watch.counted() >= self.backups;
         let (done, expected) = if self.reads_data { watch.progress() } else { (ready as u64, self.backups as u64) };
@@ -204,5 +268,6 @@ impl CheckBar {
         self.line.set_length(expected);
         self.line.set_position(done);
         self.line.set_message(format!("{ready} of {} backups", self.backups));
+        (done, (is_counted || !self.reads_data).then_some(expected))
     }
 }

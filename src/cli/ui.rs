@@ -9,11 +9,13 @@ use crossterm::cursor::{Hide, Show};
 use crossterm::execute;
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
 use super::Exit;
-use super::args::{ColorArg, OutputArgs};
+use super::args::{ColorArg, LogFormat, OutputArgs, ProgressArg};
+use crate::domain::text::json_escaped;
+use crate::domain::time::stamp;
 use crate::report::grid::{Column, Format, Grid, OutputOptions, ReportError};
 use crate::report::safe::terminal;
 
@@ -36,6 +38,10 @@ pub struct Ui {
     /// How often `-v` was given.
     pub verbose: u8,
     no_input: bool,
+    /// Standard error has a JSON object on each line.
+    logs_json: bool,
+    /// As the command line asks for it.
+    progress: Option<ProgressArg>,
     color_stderr: bool,
     /// A part of a result was written.
     begun: Arc<AtomicBool>,
@@ -60,9 +66,24 @@ impl Ui {
         });
         let options = OutputOptions { width, color: color(stdout_is_terminal), ..args.options.clone() };
         let color_stderr = color(io::stderr().is_terminal());
-        let (quiet, verbose, no_input) = (args.quiet, args.verbose, args.no_input);
+        let (quiet, verbose, progress) = (args.quiet, args.verbose, args.progress);
+        let logs_json = args.log_format == LogFormat::Json;
+        // A question would stand between the objects.
+        let no_input = args.no_input || logs_json;
         let (begun, is_closed, is_full_screen) = (Arc::default(), Arc::default(), Arc::default());
-        Self { streams: Streams::Apart, options, quiet, verbose, no_input, color_stderr, begun, is_closed, is_full_screen }
+        Self {
+            streams: Streams::Apart,
+            options,
+            quiet,
+            verbose,
+            no_input,
+            logs_json,
+            progress,
+            color_stderr,
+            begun,
+            is_closed,
+            is_full_screen,
+        }
     }
 
     /// For a command inside another one: prints everything to standard output, or nothing anywhere; asks nothing and shows no
@@ -70,7 +91,7 @@ impl Ui {
     pub fn inner(args: &OutputArgs, muted: bool) -> Self {
         let ui = Self::new(args);
         let streams = if muted { Streams::Nowhere } else { Streams::Together };
-        Self { streams, no_input: true, color_stderr: ui.options.color, ..ui }
+        Self { streams, no_input: true, logs_json: false, color_stderr: ui.options.color, ..ui }
     }
 
     /// Whether this belongs to a command inside another one, which a person did not type.
@@ -110,7 +131,30 @@ impl Ui {
 
     /// Whether progress may be drawn.
     pub fn shows_progress(&self) -> bool {
-        !self.quiet && self.streams == Streams::Apart && io::stderr().is_terminal() && !is_dumb()
+        self.progress() == ProgressArg::Bar
+    }
+
+    /// How progress is shown.
+    pub fn progress(&self) -> ProgressArg {
+        let can_draw = || io::stderr().is_terminal() && !is_dumb();
+        match self.progress {
+            _ if self.streams != Streams::Apart => ProgressArg::None,
+            Some(ProgressArg::Bar) if can_draw() => ProgressArg::Bar,
+            None if !self.quiet && !self.logs_json && can_draw() => ProgressArg::Bar,
+            None | Some(ProgressArg::Bar) => ProgressArg::None,
+            Some(other) => other,
+        }
+    }
+
+    /// A line about progress, which [`ProgressArg::Plain`] or [`ProgressArg::Json`] asks for.
+    pub fn progress_line(&self, kind: &str, done: u64, total: Option<u64>, unit: &str) {
+        if self.progress() == ProgressArg::Json {
+            let fields = json!({ "done": done, "total": total, "unit": unit });
+            self.object(kind, fields);
+        } else {
+            let total = total.map(|total| format!(" of {total}")).unwrap_or_default();
+            self.show(format!("{kind}: {done}{total} {unit}"));
+        }
     }
 
     /// Makes sure that the result has the columns of `--column`, without writing anything.
@@ -180,13 +224,18 @@ impl Ui {
 
     /// A command to copy, with or without words before it: never broken into lines.
     pub fn say_command(&self, text: impl AsRef<str>) {
-        if !self.quiet {
+        if !self.quiet && self.logs_json {
+            self.object("command", json!({ "text": text.as_ref().trim() }));
+        } else if !self.quiet {
             self.line(&terminal(text.as_ref()));
         }
     }
 
     /// The subject of a question: shown even if quiet, because nobody can answer without it.
     pub fn show(&self, text: impl AsRef<str>) {
+        if self.logs_json {
+            return self.object("message", json!({ "text": text.as_ref() }));
+        }
         self.line(&self.wrapped(&terminal(text.as_ref())));
     }
 
@@ -227,10 +276,16 @@ impl Ui {
     }
 
     pub fn warn(&self, text: impl AsRef<str>) {
+        if self.logs_json {
+            return self.object("warning", json!({ "text": text.as_ref() }));
+        }
         self.labelled(33, "warning:", text.as_ref());
     }
 
     pub fn error(&self, message: &str, hint: Option<&str>) {
+        if self.logs_json {
+            return self.object("error", json!({ "text": message, "hint": hint }));
+        }
         self.labelled(31, "error:", message);
         if let Some(hint) = hint {
             self.show(format!("hint: {hint}"));
@@ -240,7 +295,11 @@ impl Ui {
     /// An error that ends the program. With JSON or YAML it is printed as a document in place of the result, so that
     /// standard output always holds one, unless a result was already written.
     pub fn failure(&self, exit: Exit, message: &str, hint: Option<&str>) {
-        self.error(message, hint);
+        if self.logs_json {
+            self.object("error", json!({ "code": exit, "exit_code": exit.code(), "text": message, "hint": hint }));
+        } else {
+            self.error(message, hint);
+        }
         if self.is_document() && self.streams == Streams::Apart && !self.begun.load(Ordering::Relaxed) {
             let document = json!({
                 "schema": "cinder-backup-repair/error", "schema_version": 1, "exit_code": exit.code(), "error": message, "hint": hint,
@@ -261,6 +320,15 @@ impl Ui {
     fn wrapped(&self, line: &str) -> String {
         let width = self.prompt_width().filter(|_| self.streams == Streams::Apart);
         width.map_or_else(|| line.to_owned(), |width| broken(line, width))
+    }
+
+    /// Writes a JSON object with its time to standard error, on one line.
+    fn object(&self, kind: &str, fields: Value) {
+        let mut object = json!({ "time": stamp(jiff::Timestamp::now()), "kind": kind });
+        if let (Some(object), Value::Object(fields)) = (object.as_object_mut(), fields) {
+            object.extend(fields);
+        }
+        self.line(&json_escaped(&object.to_string()));
     }
 
     /// Writes lines to standard error; a closed stream does not stop the command.

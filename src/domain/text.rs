@@ -83,10 +83,39 @@ pub fn json_escaped(json: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// `; did you mean X?` if exactly one of the words that exist is the most like a word that does not. Costs a comparison with each.
+pub fn meant<'w>(word: &str, existing: impl IntoIterator<Item = &'w str>) -> String {
+    let most = (word.chars().count() / 4).clamp(1, 2);
+    let distance = |known: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &known.to_lowercase());
+    let mut alike: Vec<(usize, &str)> =
+        existing.into_iter().map(|known| (distance(known), known)).filter(|(far, _)| *far <= most).collect();
+    alike.sort_unstable();
+    match alike.as_slice() {
+        [(_, known)] => format!("; did you mean {known}?"),
+        [(near, known), (far, _), ..] if near < far => format!("; did you mean {known}?"),
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_word_has_at_most_one_suggestion() {
+        let known = ["creating", "deleting", "error", "ctl1", "ctl2"];
+        for (word, expected) in [
+            ("craeting", "; did you mean creating?"),
+            ("ERORR", "; did you mean error?"),
+            ("clt1", "; did you mean ctl1?"),
+            ("ctl9", ""),
+            ("available", ""),
+            ("", ""),
+        ] {
+            assert_eq!(meant(word, known), expected, "{word}");
+        }
+    }
 
     #[test]
     fn a_hostile_id_stays_one_word() {

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::expanded::ColumnWidth;
 use super::{expanded, json, safe, yaml};
+use crate::domain::text::meant;
 use crate::spool::Spool;
 
 /// The borders of the OpenStack clients' tables, in comfy-table's order of components.
@@ -213,12 +214,14 @@ pub struct OutputOptions {
 #[derive(Debug, Error)]
 pub enum ReportError {
     /// `--column` names an unknown column.
-    #[error("unknown column {column:?} in --column; the columns are {known}")]
+    #[error("unknown column {column:?} in --column; the columns are {known}{meant}")]
     UnknownColumn {
         /// The unknown column.
         column: String,
         /// The known columns, separated by commas.
         known: String,
+        /// The one that may be meant, in words.
+        meant: String,
     },
     /// The output cannot be written, for example because the pipe is closed.
     #[error(transparent)]
@@ -280,7 +283,8 @@ impl View {
         let mut places = Vec::new();
         for column in &options.columns {
             let Some(found) = place(column) else {
-                return Err(ReportError::UnknownColumn { column: column.clone(), known: columns.join(", ") });
+                let meant = meant(&column.replace('_', " "), columns.iter().copied());
+                return Err(ReportError::UnknownColumn { column: column.clone(), known: columns.join(", "), meant });
             };
             if !places.contains(&found) {
                 places.push(found);

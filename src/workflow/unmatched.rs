@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Error, Observer, Result, Wanted, WorkEvent};
-use crate::domain::text::list;
+use crate::domain::text::{self, list};
 use crate::domain::{AssumeDead, Matched, Selection, Services, Situation, is_same_host};
 use crate::scan::Census;
 
@@ -52,7 +52,8 @@ impl<'h> Hosts<'h> {
             format!("it is spelled {}", list(&alike))
         } else {
             let all: BTreeSet<&str> = self.of_backups.iter().map(String::as_str).chain(self.services.hosts()).collect();
-            if all.is_empty() { "there are no hosts".to_owned() } else { format!("there are {}", list(&all)) }
+            let meant = text::meant(name, all.iter().copied());
+            if all.is_empty() { "there are no hosts".to_owned() } else { format!("there are {}{meant}", list(&all)) }
         };
         Some(format!("{option} {name} matches nothing: {} has this host; {advice}", self.lacking))
     }

@@ -16,6 +16,7 @@ mod many;
 mod monitoring;
 mod one_listing;
 mod orphans;
+mod progress;
 mod rehost;
 mod rescue;
 mod restorable;

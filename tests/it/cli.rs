@@ -9,6 +9,7 @@ mod databases;
 mod files;
 mod formats;
 pub mod hostile;
+pub mod logging;
 mod read_only;
 mod schema;
 mod scripts;

@@ -16,6 +16,7 @@ use super::{check, doctor, explain, history, rescue};
 use crate::cli::view::RunDocument;
 use crate::cli::{Context, Error, Exit, Result};
 use crate::domain::record_stream::StreamKind;
+use crate::domain::text::meant;
 use crate::plan::Plan;
 use crate::plan::records::PlanRecords;
 use crate::report::grid::{Column, Grid};
@@ -99,7 +100,8 @@ pub fn run(context: &Context<'_>, args: &SchemaArgs) -> Result<Exit> {
     };
     let name = name.strip_prefix("cinder-backup-repair/").unwrap_or(name);
     let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
-        return Err(Error::usage(format!("{name:?} is not a schema: `schema` lists all")));
+        let meant = meant(name, KNOWN.iter().map(|known| known.name));
+        return Err(Error::usage(format!("{name:?} is not a schema: `schema` lists all{meant}")));
     };
     let mut schema = (known.schema)();
     RecursiveTransform(|schema: &mut Schema| name_schema(schema, known.name)).transform(&mut schema);
