@@ -16,6 +16,7 @@ use super::options::{Connect, Mode, Options};
 use super::progress::{Failure, Progress, Run};
 use super::records::{intent, not_begun, outcome};
 use super::storage_recheck::{Precheck, StorageRechecks};
+use super::throttle::Throttle;
 use super::undo_guard::UndoGuard;
 use super::unit_rows::UnitRows;
 use super::worker::{TimedSituation, Transaction, Worker};
@@ -32,6 +33,9 @@ use crate::scan::{Census, Reader};
 /// How long a session waits for a lock so that another session can see who holds it.
 const SEE_HOLDERS: Duration = Duration::from_secs(2);
 
+/// How long a run that waits for others does not look again.
+const HOLD: Duration = Duration::from_secs(1);
+
 /// Executes one plan.
 pub struct Executor<'a> {
     /// Opens another session if the first one is lost, or several are wanted.
@@ -46,6 +50,8 @@ pub struct Executor<'a> {
     pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Prechecks the storage before a unit that depends on a check.
     pub storage: &'a dyn Precheck,
+    /// What it waits for between batches.
+    pub throttle: Throttle,
     /// Receives what happens.
     pub progress: &'a mut dyn FnMut(Progress<'_>),
 }
@@ -78,8 +84,33 @@ impl<'a> Executor<'a> {
             if (self.stop)() {
                 return Err(Failure::Interrupted);
             }
+            self.hold(run)?;
             // Units that were too late for their batch go before the units that follow them in the plan.
             self.batch(run, places)?.into_iter().rev().for_each(|late| batches.push_front(late));
+        }
+        Ok(())
+    }
+
+    /// Waits as long as the throttle says.
+    fn hold(&mut self, run: &mut PlanRun<'_>) -> Result<(), Failure> {
+        if self.options.mode == Mode::DryRun {
+            return Ok(());
+        }
+        let mut has_waited = false;
+        while let Some(obstacle) = self.throttle.obstacle(run.session.as_mut()).map_err(Failure::Database)? {
+            has_waited = true;
+            (self.progress)(Progress::Held(Some(&obstacle)));
+            let until = Instant::now() + HOLD;
+            while Instant::now() < until {
+                if (self.stop)() {
+                    (self.progress)(Progress::Held(None));
+                    return Err(Failure::Interrupted);
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        if has_waited {
+            (self.progress)(Progress::Held(None));
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod reconcile;
 mod records;
 mod simulate;
 mod storage_recheck;
+mod throttle;
 mod undo;
 mod undo_guard;
 mod unit_rows;
@@ -35,4 +36,5 @@ pub(crate) use reconcile::{Settlement, Standing, UnitContext, current, settle_un
 pub(crate) use simulate::{SimulatedOutcome, simulate};
 pub use storage_recheck::Precheck;
 pub(crate) use storage_recheck::deciding_check;
+pub use throttle::{Replica, Throttle};
 pub(crate) use undo::{Undo, UndoError, UndoUnits};

@@ -24,6 +24,8 @@ pub enum Progress<'a> {
         /// How much longer, in whole seconds.
         seconds: u64,
     },
+    /// The run waits for others before its next batch, and why; `None` once it goes on.
+    Held(Option<&'a str>),
     /// Another session could not be opened; the run continues with fewer.
     FewerSessions(&'a DbError),
 }

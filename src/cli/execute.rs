@@ -9,9 +9,10 @@ use super::context::follow_ups;
 use super::follow_up::FollowUps;
 use super::new_files::NewFiles;
 use super::storage::PlaceArgs;
+use super::throttle::ThrottleArgs;
 use super::view::{self, RunDocument};
 use super::{Context, Error, Exit, ProgressDisplay, Result, Ui, choice, prompt, run_records, sentences};
-use crate::apply::{Failure, Run};
+use crate::apply::{Failure, Run, Throttle};
 use crate::audit::AuditLog;
 use crate::domain::text::count;
 use crate::domain::{Outcome, UnitResult};
@@ -23,7 +24,7 @@ use crate::workflow::{
 };
 
 /// How a plan is executed.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Execution")]
 pub struct ExecutionArgs {
     /// Change without asking; overrides no safety rule
@@ -44,6 +45,8 @@ pub struct ExecutionArgs {
     /// End a dry run with exit code 3 if it would change something
     #[arg(long)]
     pub detailed_exitcode: bool,
+    #[command(flatten)]
+    pub throttle: ThrottleArgs,
 }
 
 fn batch_size(text: &str) -> std::result::Result<usize, String> {
@@ -91,7 +94,7 @@ pub struct PlannedRun<'a> {
 }
 
 impl PlannedRun<'_> {
-    fn execution(&self, context: &Context<'_>) -> Result<Execution> {
+    fn execution(&self, context: &Context<'_>, throttle: Throttle) -> Result<Execution> {
         let depends = self.storage.is_some() && depends_on_storage(&self.plan)?;
         let storage = self.storage.filter(|_| depends);
         let unusable = |error: Error| workflow::Error::Unusable(format!("{:#}", error.error));
@@ -102,6 +105,7 @@ impl PlannedRun<'_> {
             batch_size: self.execution.batch_size,
             sessions: self.execution.sessions(self.plan.units.len()),
             storage: storage.map(|place| place.settings(context).map_err(unusable)),
+            throttle,
         })
     }
 
@@ -135,12 +139,13 @@ pub fn execute(context: &Context<'_>, database: &mut Database, planned: &Planned
         return dry_run(context, database, planned, file);
     }
     database.require_writable(&plan.policy)?;
+    let throttle = execution.throttle.throttle(database)?;
     if !execution.yes {
         require_log(context)?;
         show_changes(context, database, plan)?;
         prompt::confirm_rows(ui, plan.rows()?, &database.location)?;
     }
-    write(context, database, planned, file)
+    write(context, database, planned, file, throttle)
 }
 
 /// Refuses a log that cannot be written, before long work or a question.
@@ -155,7 +160,7 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
         let Error { exit, hint, .. } = obstacle.into();
         ui.warn(format!("{problem}: without --dry-run this ends with {}; {}", exit.code(), hint.unwrap_or_default()));
     }
-    let run = workflow::dry_run(database, &planned.plan, planned.execution(context)?, &ProgressDisplay::new(ui))?;
+    let run = workflow::dry_run(database, &planned.plan, planned.execution(context, Throttle::default())?, &ProgressDisplay::new(ui))?;
     report(context, database, planned, file, &run, None)?;
     let tally = run.tally;
     let planned_units = count(tally.planned, "unit");
@@ -171,7 +176,13 @@ fn dry_run(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<
     })
 }
 
-fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_>, file: Option<NewFiles<'_>>) -> Result<Exit> {
+fn write(
+    context: &Context<'_>,
+    database: &mut Database,
+    planned: &PlannedRun<'_>,
+    file: Option<NewFiles<'_>>,
+    throttle: Throttle,
+) -> Result<Exit> {
     let ui = context.ui;
     let same_places = context.same_places(database);
     let reconcile = format!("cinder-backup-repair history reconcile{same_places}");
@@ -181,7 +192,7 @@ fn write(context: &Context<'_>, database: &mut Database, planned: &PlannedRun<'_
         ui.warn(format!("run {run} left {units} without a known outcome; `{reconcile}` settles them"));
     }
     let progress = ProgressDisplay::stoppable(ui)?;
-    let ended = log.execute(database, &planned.plan, planned.execution(context)?, &progress)?;
+    let ended = log.execute(database, &planned.plan, planned.execution(context, throttle)?, &progress)?;
     progress.let_finish();
     // What was done must be said and judged even if the result cannot be printed.
     let printed = report(context, database, planned, file, &ended.run, Some(&ended));

@@ -21,6 +21,7 @@ mod sentences;
 mod shard;
 mod signal;
 mod storage;
+mod throttle;
 mod ui;
 mod view;
 

@@ -80,20 +80,25 @@ impl<'a> ProgressDisplay<'a> {
             apply::Progress::Retry { unit, error } => {
                 self.ui.detail(format!("retrying unit {unit}: {error}"));
             }
-            apply::Progress::Waiting { hosts, seconds } => self.wait(hosts, *seconds),
+            apply::Progress::Waiting { hosts, seconds } => {
+                let why = || format!("{seconds} s for a heartbeat from cinder-backup on {}", hosts.join(", "));
+                self.wait((*seconds > 0).then(why));
+            }
+            apply::Progress::Held(why) => self.wait(why.map(|why| format!("because {why}"))),
             apply::Progress::FewerSessions(error) => {
                 self.ui.detail(format!("continuing with fewer connections: {error}"));
             }
         }
     }
 
-    fn wait(&self, hosts: &[String], seconds: u64) {
+    /// Shows why the run waits, in place at a terminal and once elsewhere; `None` once it goes on.
+    fn wait(&self, why: Option<String>) {
         let mut lines = lock(&self.lines);
-        if seconds == 0 {
+        let Some(why) = why else {
             lines.wait.take().iter().for_each(ProgressBar::finish_and_clear);
             return;
-        }
-        let text = terminal(&format!("Waiting {seconds} s for a heartbeat from cinder-backup on {} …", hosts.join(", ")));
+        };
+        let text = terminal(&format!("Waiting {why} …"));
         let line = lines.wait.get_or_insert_with(|| {
             if self.ui.shows_progress() {
                 return ProgressBar::new_spinner();

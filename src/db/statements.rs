@@ -109,9 +109,11 @@ statements! {
     QUOTA_USAGE_BY_ID = "quota_usage_by_id";
     QUOTA_USAGE_LOCK = "quota_usage_lock";
     QUOTA_USAGE_UPDATE = "quota_usage_update";
+    LOAD = "load";
     MESSAGES_BACKUP = "messages_backup";
     QUOTA_USAGES_BACKUP = "quota_usages_backup";
     QUOTA_USAGES_BY_PROJECTS = "quota_usages_by_projects";
+    REPLICA_LAG = "replica_lag";
     RESERVATION_BY_ID = "reservation_by_id";
     RESERVATION_LOCK = "reservation_lock";
     RESERVATION_UPDATE = "reservation_update";

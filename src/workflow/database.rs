@@ -63,6 +63,16 @@ impl Database {
         }
     }
 
+    /// Where it is.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The limits of a session on it.
+    pub fn limits(&self) -> &SessionSettings {
+        &self.limits
+    }
+
     /// The database as documents name it.
     pub fn info(&self) -> DatabaseInfo {
         database_info(self.session.as_ref(), &self.schema)

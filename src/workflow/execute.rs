@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::storage_recheck::StorageRecheck;
 use super::{Database, Error, Observer, Result, StorageSettings, WorkEvent, actor, reading};
-use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Run};
+use crate::apply::{Executor, Failure, Journal, Mode, NoJournal, Options, Run, Throttle};
 use crate::audit::record::{self, Begin, RunEnd};
 use crate::audit::{AuditError, AuditLog, RunSummary, runs};
 use crate::db::Access;
@@ -19,7 +19,6 @@ use crate::plan::{Plan, Purpose, Unit, program};
 use crate::scan::{Census, Reader};
 
 /// How a plan is executed, and what the log says about it.
-#[derive(Debug)]
 pub struct Execution {
     /// `apply`, `repair` or `undo`.
     pub command: &'static str,
@@ -31,6 +30,8 @@ pub struct Execution {
     pub sessions: usize,
     /// The storage that decisions depend on, if any do. Settings that cannot be used end the run after its begin is on record.
     pub storage: Option<Result<StorageSettings>>,
+    /// What the run waits for.
+    pub throttle: Throttle,
 }
 
 #[derive(Debug)]
@@ -51,7 +52,7 @@ pub fn require_database_of(database: &Database, plan: &Plan) -> Result<()> {
 
 pub fn dry_run(database: &mut Database, plan: &Plan, execution: Execution, observer: &dyn Observer) -> Result<Run> {
     let options = Options { mode: Mode::DryRun, batch_size: execution.batch_size, ..Options::default() };
-    let run = Prepared::new(database, plan, execution.storage, observer)?.run(database, plan, options, &mut NoJournal);
+    let run = Prepared::new(database, plan, execution.storage, observer)?.run(database, plan, options, Throttle::default(), &mut NoJournal);
     match run.failure {
         Some(Failure::Database(error) | Failure::LockedOut(error)) => Err(error.into()),
         Some(Failure::Spool(error)) => Err(error.into()),
@@ -109,7 +110,7 @@ impl RunLog {
                 return Err(error);
             }
         };
-        let run = prepared.run(database, plan, options, &mut self);
+        let run = prepared.run(database, plan, options, execution.throttle, &mut self);
         let interrupted = run.failure.as_ref().map(|failure| match failure {
             Failure::Interrupted => observer.stop().map_or_else(String::new, |stop| stop.signal.to_owned()),
             Failure::Database(error) => error.to_string(),
@@ -216,7 +217,7 @@ impl<'a> Prepared<'a> {
         Ok(Self { census, recheck: StorageRecheck::new(database, plan, storage.transpose()?, observer)?, observer })
     }
 
-    fn run(&self, database: &mut Database, plan: &Plan, options: Options, journal: &mut dyn Journal) -> Run {
+    fn run(&self, database: &mut Database, plan: &Plan, options: Options, throttle: Throttle, journal: &mut dyn Journal) -> Run {
         let connect = database.opener();
         self.observer.event(WorkEvent::Running(plan.units.len()));
         let mut executor = Executor {
@@ -226,6 +227,7 @@ impl<'a> Prepared<'a> {
             options,
             stop: &|| self.observer.stop().is_some(),
             storage: &self.recheck,
+            throttle,
             progress: &mut |progress| self.observer.event(WorkEvent::Run(progress)),
         };
         let run = executor.run(&mut database.session, plan, journal);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cinder_backup_repair::apply::{Executor, Journal, Options, Precheck, Progress, Run};
+use cinder_backup_repair::apply::{Executor, Journal, Options, Precheck, Progress, Run, Throttle};
 use cinder_backup_repair::audit::{AuditError, Event};
 use cinder_backup_repair::config::{DatabaseFlags, Environment, resolve};
 use cinder_backup_repair::db::schema::probe;
@@ -157,6 +157,7 @@ pub fn carry_out(
         options,
         stop: &|| stop(ended.load(Ordering::SeqCst)),
         storage: &NoStorage,
+        throttle: Throttle::default(),
         progress: &mut |event| {
             if matches!(event, Progress::Ended(_)) {
                 ended.fetch_add(1, Ordering::SeqCst);

@@ -60,4 +60,5 @@ mod storage_servers;
 mod tampering;
 mod terminal;
 mod test_command;
+mod throttle;
 mod trips;

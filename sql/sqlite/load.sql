@@ -1,0 +1,2 @@
+-- load: returns no number, because a file has no server.
+SELECT 'Threads_running', NULL;
