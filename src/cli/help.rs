@@ -112,7 +112,7 @@ const EXAMPLES: Examples = &[
     ),
     ("doctor", &[("Is everything in place for a repair?", "doctor"), ("The same for a script", "doctor -f json")]),
     ("demo", &[("The main job on a toy database", "demo"), ("Everything, one command at a time", "demo --all --step")]),
-    ("schema", &[("What a program can rely on in the result of scan -f json", "schema scan")]),
+    ("config", &[("Which database and storage, and which file says so", "config show")]),
     ("schema", &[("The names of all documents", "schema"), ("The JSON Schema of what `scan -f json` writes", "schema scan")]),
     ("completions", &[("For bash", "completions bash > cinder-backup-repair.bash")]),
     ("man", &[("Read the page of a command", "man repair | man -l -")]),

@@ -171,6 +171,11 @@ fn server(url: Url, origin: &Origin, env: &Environment) -> Result<PartialTarget,
     if url.dialect.starts_with("postgres") { postgresql::read(url, origin, env) } else { mysql::read(url, origin, env) }
 }
 
+/// The usual places of cinder.conf in which there is none; empty if files were named.
+pub fn searched_places(flags: &DatabaseFlags, env: &Environment) -> Vec<PathBuf> {
+    if flags.names_files() { Vec::new() } else { places::missing(env) }
+}
+
 /// Reads only cinder.conf, for commands without a database, and returns warnings.
 ///
 /// # Errors

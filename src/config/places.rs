@@ -21,8 +21,7 @@ pub(super) struct UsualPlaces {
 /// does. The distribution's file comes before it and the `.conf.d` directories after it. Otherwise finds the copies that Kolla keeps
 /// on the host.
 pub(super) fn usual_places(env: &Environment) -> UsualPlaces {
-    let homes = [env.in_home(".cinder"), env.home.clone()];
-    let bases: Vec<PathBuf> = homes.into_iter().flatten().chain([env.at("/etc/cinder"), env.at("/etc")]).collect();
+    let bases = bases(env);
     let first = |name: &str| bases.iter().map(|base| base.join(name)).find(|path| present(path));
     let mut places = UsualPlaces::default();
     if let Some(main) = first("cinder.conf") {
@@ -34,11 +33,27 @@ pub(super) fn usual_places(env: &Environment) -> UsualPlaces {
         places.dirs.extend(first("cinder-backup.conf.d"));
         return places;
     }
-    let kolla = ["cinder-backup", "cinder-api", "cinder-volume"].map(|service| env.at(&format!("/etc/kolla/{service}/cinder.conf")));
+    let kolla = kolla(env);
     places.files.extend(kolla.iter().find(|path| present(path)).cloned());
     places.searched.push(env.at("/etc/cinder/cinder.conf"));
     places.searched.extend(kolla);
     places
+}
+
+/// The directories of the main file, the first first.
+fn bases(env: &Environment) -> Vec<PathBuf> {
+    let homes = [env.in_home(".cinder"), env.home.clone()];
+    homes.into_iter().flatten().chain([env.at("/etc/cinder"), env.at("/etc")]).collect()
+}
+
+fn kolla(env: &Environment) -> [PathBuf; 3] {
+    ["cinder-backup", "cinder-api", "cinder-volume"].map(|service| env.at(&format!("/etc/kolla/{service}/cinder.conf")))
+}
+
+/// The places of the main file in which there is none.
+pub(super) fn missing(env: &Environment) -> Vec<PathBuf> {
+    let all = bases(env).into_iter().map(|base| base.join("cinder.conf")).chain(kolla(env));
+    all.filter(|path| !present(path)).collect()
 }
 
 /// Whether the path exists, or may exist. A path that this account cannot access is reported when it is read, and not ignored.

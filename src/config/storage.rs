@@ -80,4 +80,30 @@ impl StorageOptions {
             _ => Err(ConfigError::invalid(&origin, format!("{value:?} is not a boolean: use true or false"))),
         }
     }
+
+    /// All options that this program knows, with their values, if they are set or have a default, and whether the value is a secret.
+    ///
+    /// # Errors
+    /// As for [`StorageOptions::text`].
+    pub fn all(&self) -> Result<Vec<ShownOption>, ConfigError> {
+        CinderConf::known().map(|name| self.shown(name)).collect()
+    }
+
+    fn shown(&self, name: &'static str) -> Result<ShownOption, ConfigError> {
+        // An error of a secret option does not show its value.
+        if is_secret(name) {
+            return Ok((name, self.secret(name)?.map(|setting| setting.map(|_| String::new())), true));
+        }
+        // A URL may have a password in it, and so may what another option was replaced by.
+        let found = self.text(name)?;
+        let has_login = found.as_ref().is_some_and(|found| found.value.contains('@'));
+        Ok((name, found, has_login))
+    }
+}
+
+/// Name, value, and whether the value is a secret, which is not to be shown.
+pub type ShownOption = (&'static str, Option<Setting<String>>, bool);
+
+fn is_secret(name: &str) -> bool {
+    ["key", "password", "secret", "token"].iter().any(|word| name.split('_').any(|part| part == *word))
 }

@@ -105,6 +105,7 @@ statements! {
     BACKUPS_STORED = "backups_stored";
     BACKUPS_STORED_BY_IDS = "backups_stored_by_ids";
     CLOCK = "clock";
+    DURABILITY = "durability";
     MISSING_PRIVILEGES = "missing_privileges";
     QUOTA_USAGE_BY_ID = "quota_usage_by_id";
     QUOTA_USAGE_LOCK = "quota_usage_lock";

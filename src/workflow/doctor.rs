@@ -12,7 +12,7 @@ use super::orphans::BackEnd;
 use super::{Database, Error, Obstacle, Result, StorageSettings, Stores};
 use crate::audit::{AuditLog, runs};
 use crate::config::{Host, ServerTarget, Target, TlsMode};
-use crate::db::statements::TRIGGERS;
+use crate::db::statements::{DURABILITY, TRIGGERS};
 use crate::db::{Access, DbError, Engine};
 use crate::domain::text::{count, shell_word};
 use crate::domain::time::{human, seconds_between};
@@ -56,15 +56,18 @@ fn line(topic: &'static str, found: std::result::Result<Line, DbError>) -> Line 
     found.unwrap_or_else(|error| failure(topic, error))
 }
 
-/// Examines the database and the heartbeats in it.
-pub fn examine_database(database: &mut Database) -> Vec<Line> {
-    let mut lines = vec![server(database), encryption(database), line("clock", clock(database)), schema(database)];
-    lines.extend(reads(database));
-    lines.extend(privileges(database));
-    lines.push(line("tables", tables(database)));
-    lines.push(line("triggers", triggers(database)));
-    lines.extend(services(database).unwrap_or_else(|error| vec![failure("cinder-backup", error)]));
-    lines
+/// Examines the database and the heartbeats in it. Each line is passed on as soon as it is known.
+pub fn examine_database(database: &mut Database, each: &mut dyn FnMut(Line)) {
+    each(server(database));
+    each(encryption(database));
+    each(line("clock", clock(database)));
+    each(schema(database));
+    reads(database).into_iter().for_each(&mut *each);
+    privileges(database).into_iter().for_each(&mut *each);
+    each(line("tables", tables(database)));
+    each(line("triggers", triggers(database)));
+    each(line("durability", durability(database)));
+    services(database).unwrap_or_else(|error| vec![failure("cinder-backup", error)]).into_iter().for_each(each);
 }
 
 fn server(database: &Database) -> Line {
@@ -183,6 +186,30 @@ fn triggers(database: &mut Database) -> std::result::Result<Line, DbError> {
     Ok(warning("triggers", names.join(", "), advice))
 }
 
+/// Whether a commit that the server has acknowledged survives a crash of its host. The audit log's outcomes depend on it.
+fn durability(database: &mut Database) -> std::result::Result<Line, DbError> {
+    let rows = database.session.rows(&DURABILITY, &[])?;
+    let settings = rows.iter().filter_map(|row| Some((row.first()?.as_text()?, row.get(1)?.as_text()?)));
+    let is_weak = |name: &str, value: &str| match name {
+        "innodb_flush_log_at_trx_commit" => !matches!(value, "1" | "3"),
+        "sync_binlog" => value != "1",
+        "synchronous" => matches!(value, "0" | "1"),
+        _ => value == "off",
+    };
+    let weak: Vec<String> =
+        settings.filter(|(name, value)| is_weak(name, value)).map(|(name, value)| format!("{name} is {value}")).collect();
+    if weak.is_empty() {
+        return Ok(ok("durability", "a commit survives a crash of the server's host"));
+    }
+    let text =
+        format!("{}: a crash of the server's host may undo the last repairs, although the audit log has them as applied", weak.join(", "));
+    Ok(warning(
+        "durability",
+        text,
+        "after such a crash run `cinder-backup-repair history reconcile`, which names the changes that were lost",
+    ))
+}
+
 fn services(database: &mut Database) -> std::result::Result<Vec<Line>, DbError> {
     const TOPIC: &str = "cinder-backup";
     let (situation, thresholds) = (database.read(situation)?, database.thresholds());
@@ -247,8 +274,8 @@ pub fn examine_log(path: &Path) -> Vec<Line> {
     vec![warning(TOPIC, text, format!("run `cinder-backup-repair history reconcile --audit-log {}`", shell_word(shown)))]
 }
 
-/// Logs in to each storage that a live backup is on, and lists the beginning of it.
-pub fn examine_storage(database: &mut Database, settings: StorageSettings) -> Result<Vec<Line>> {
+/// Logs in to each storage that a live backup is on, and lists the beginning of it. Each line is passed on as soon as it is known.
+pub fn examine_storage(database: &mut Database, settings: StorageSettings, each: &mut dyn FnMut(Line)) -> Result<()> {
     let mut back_ends: BTreeMap<Driver, BTreeSet<BackEnd>> = BTreeMap::new();
     database.read(|reader| {
         reader.stored_backups(&mut |row| {
@@ -263,21 +290,18 @@ pub fn examine_storage(database: &mut Database, settings: StorageSettings) -> Re
     // A person waits for the answer, and can ask again.
     let retry = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
     let stores = Stores::new(settings, retry, std::sync::Arc::default());
-    let mut lines = Vec::new();
     for (driver, back_ends) in &back_ends {
-        for back_end in back_ends.iter().take(LISTED) {
-            lines.push(storage(&stores, back_end));
-        }
+        back_ends.iter().take(LISTED).for_each(|back_end| each(storage(&stores, back_end)));
         if back_ends.len() > LISTED {
-            lines.push(ok("storage", format!("{driver}: {} more containers were not examined", back_ends.len() - LISTED)));
+            each(ok("storage", format!("{driver}: {} more containers were not examined", back_ends.len() - LISTED)));
         }
     }
-    if lines.is_empty() {
+    if back_ends.is_empty() {
         let advice = "use --config-file with the cinder.conf of a cinder-backup";
-        lines.push(warning("storage", "no live backup names one, and cinder.conf sets no backup_driver", advice));
+        each(warning("storage", "no live backup names one, and cinder.conf sets no backup_driver", advice));
     }
-    lines.extend(stores.warnings().into_iter().map(|text| warning("storage", text, "correct the option in cinder.conf")));
-    Ok(lines)
+    stores.warnings().into_iter().for_each(|text| each(warning("storage", text, "correct the option in cinder.conf")));
+    Ok(())
 }
 
 fn storage(stores: &Stores, back_end: &BackEnd) -> Line {

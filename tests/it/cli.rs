@@ -3,6 +3,7 @@
 //! Wrong input must give one sentence (what, where, what to do) and the right exit code, and must write nothing.
 
 mod command_line;
+mod config_show;
 mod configuration;
 mod counters;
 mod databases;

@@ -1,10 +1,13 @@
 //! `doctor`: what it says of a healthy installation, and of everything that can be wrong with one.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cinder_backup_repair::db::Engine;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::database::Database;
@@ -12,7 +15,7 @@ use crate::guards::grants;
 use crate::program::{Answer, Program};
 use crate::real_backups::Store;
 use crate::rows::ago;
-use crate::schemas::{Columns, engines, fresh};
+use crate::schemas::{Columns, engines, fresh, on_server};
 use crate::servers::storage::PASSWORD;
 use crate::servers::{self, swift};
 
@@ -56,15 +59,25 @@ fn a_healthy_installation_has_no_failure_and_nothing_is_changed() {
         let [option, store] = with_a_backup(&database, &program);
         let before = database.dump();
         let document = program.json(0, &["doctor", &option, &store]);
-        assert_eq!(document["summary"], serde_json::json!({ "ok": 12, "warnings": 0, "failures": 0 }), "{document:#}");
+        // The tests' servers do not wait for the disk.
+        let weak = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgresql => Some("fsync is off:"),
+            _ => Some("innodb_flush_log_at_trx_commit is 0:"),
+        };
+        let warnings = usize::from(weak.is_some());
+        assert_eq!(document["summary"], serde_json::json!({ "ok": 13 - warnings, "warnings": warnings, "failures": 0 }), "{document:#}");
+        let [state, text, _] = line(&document, "durability");
+        assert!(weak.map_or(state == "ok", |weak| state == "warning" && text.starts_with(weak)), "{state} {text}");
         assert!(line(&document, "server")[1].contains(engine.name()), "{document:#}");
         assert!(line(&document, "storage")[1].contains(&store), "{document:#}");
         assert_eq!(document["database"]["engine"], engine.name());
         assert!(!program.log().exists(), "the log is not made");
         assert_eq!(database.dump(), before);
         let Answer { stdout, stderr, .. } = program.expect(0, &["doctor", &option, &store]);
-        assert!(stdout.lines().count() == 12 && stdout.lines().all(|line| line.starts_with("ok  ")), "{stdout}");
-        assert_eq!(stderr, "everything that a repair needs is in order\n");
+        assert_eq!(stdout.lines().filter(|line| line.starts_with("ok  ")).count(), 13 - warnings, "{stdout}");
+        let in_order = "everything that a repair needs is in order\n";
+        assert_eq!(stderr, if warnings > 0 { "a repair can work; 1 warning\n" } else { in_order });
     }
 }
 
@@ -198,4 +211,42 @@ fn each_container_is_examined_with_the_options_of_its_driver() {
     wrong.extend(["--storage-option", "backup_swift_key=no"]);
     let document = program.json(4, &wrong);
     assert!(lines(&document, "storage").iter().all(|line| line[0] == "failure"), "{document:#}");
+}
+
+#[test]
+fn settings_that_may_lose_a_commit_are_a_warning() {
+    servers::refuse_in_fast_run("MariaDB");
+    let weak = ["--innodb-flush-log-at-trx-commit=2", "--log-bin", "--server-id=1", "--sync-binlog=0"].map(str::to_owned);
+    let settings = servers::mariadb::Settings { options: weak.to_vec(), ..Default::default() };
+    let mariadb = on_server(Box::leak(Box::new(servers::mariadb::start(&settings))));
+    let postgresql = fresh(Engine::Postgresql, Columns::Full);
+    // The program's own sessions wait for the disk, whatever the database says.
+    let name = postgresql.value("SELECT current_database()").unwrap();
+    postgresql.execute(&format!("ALTER DATABASE \"{name}\" SET synchronous_commit = off"));
+    for (database, expected) in [(mariadb, "innodb_flush_log_at_trx_commit is 2, sync_binlog is 0"), (postgresql, "fsync is off")] {
+        let document = Program::on(database.url()).json(0, &["doctor", "--no-storage"]);
+        let [state, text, advice] = line(&document, "durability");
+        assert_eq!((state, text.split(": ").next()), ("warning", Some(expected)));
+        assert!(text.contains("may undo the last repairs") && advice.contains("history reconcile"), "{text} {advice}");
+    }
+}
+
+#[test]
+fn a_table_has_each_line_at_once_while_a_storage_does_not_answer() {
+    let database = fresh(Engine::Sqlite, Columns::Full);
+    database.service("ctl1", |row| row.age(0));
+    database.backup(|row| row.status("available").service("cinder.backup.drivers.s3.S3BackupDriver").container("c"));
+    let program = Program::on(database.url());
+    // It accepts connections and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("backup_s3_endpoint_url=http://{}", silent.local_addr().unwrap());
+    let keys = ["backup_s3_store_access_key=a", "backup_s3_store_secret_key=s"];
+    let mut child = program.start(&["doctor", "--storage-option", &url, "--storage-option", keys[0], "--storage-option", keys[1]]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let shown: Vec<String> = lines.by_ref().take_while(|line| !line.contains("cinder-backup: 1 host")).collect();
+    assert!(shown.iter().any(|line| line.starts_with("ok       durability: ")), "{shown:#?}");
+    assert!(child.try_wait().unwrap().is_none(), "it waits for the storage");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    child.wait().unwrap();
+    assert_eq!(lines.next(), None);
 }

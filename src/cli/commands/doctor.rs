@@ -1,11 +1,13 @@
 //! `doctor`
 
+use std::io;
+
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::storage::PlaceArgs;
-use crate::cli::{Context, Error, Exit, Measured, MonitorArgs, Result};
+use crate::cli::{Context, Error, Exit, Measured, MonitorArgs, Result, Ui};
 use crate::domain::DatabaseInfo;
 use crate::domain::text::count;
 use crate::report::grid::{Column, Grid};
@@ -63,14 +65,27 @@ const CHECKS: &[Column<Check>] = &[
     ("What to Do", |check| check.advice.as_deref().into()),
 ];
 
-/// The lines so far, and the exit code of the first failure.
-#[derive(Default)]
-struct Checks(Vec<Check>, Option<Exit>);
+/// The lines so far, and the exit code of the first failure. A table shows each line at once: a storage may not answer for minutes.
+struct Checks<'u> {
+    ui: &'u Ui,
+    list: Vec<Check>,
+    exit: Option<Exit>,
+    shown: io::Result<()>,
+}
 
-impl Checks {
+impl Checks<'_> {
+    fn push(&mut self, topic: &'static str, state: &'static str, text: String, advice: Option<String>, exit: Option<Exit>) {
+        let check = Check { topic, state, text, advice, exit_code: exit.map(Exit::code) };
+        if self.ui.is_table() && self.shown.is_ok() {
+            self.shown = show(self.ui, &check);
+        }
+        self.exit = self.exit.or(exit);
+        self.list.push(check);
+    }
+
     fn add(&mut self, (topic, found): Line) {
         match found {
-            Found::Ok(text) => self.0.push(Check { topic, state: "ok", text, advice: None, exit_code: None }),
+            Found::Ok(text) => self.push(topic, "ok", text, None, None),
             Found::Warning(text, advice) => self.warn(topic, text, Some(advice)),
             Found::Failure(error) => self.fail(topic, error.into()),
         }
@@ -84,22 +99,31 @@ impl Checks {
     }
 
     fn warn(&mut self, topic: &'static str, text: String, advice: Option<String>) {
-        self.0.push(Check { topic, state: "warning", text, advice, exit_code: None });
+        self.push(topic, "warning", text, advice, None);
     }
 
     fn fail(&mut self, topic: &'static str, Error { exit, error, hint }: Error) {
-        self.1 = self.1.or(Some(exit));
-        self.0.push(Check { topic, state: "failure", text: format!("{error:#}"), advice: hint, exit_code: Some(exit.code()) });
+        self.push(topic, "failure", format!("{error:#}"), hint, Some(exit));
     }
+}
+
+fn show(ui: &Ui, Check { state, topic, text, advice, .. }: &Check) -> io::Result<()> {
+    let color = match *state {
+        "ok" => 32,
+        "warning" => 33,
+        _ => 31,
+    };
+    ui.result_entry(color, state, &format!("{topic}: {text}"))?;
+    advice.iter().try_for_each(|advice| ui.result_line(&format!("{:9}-> {advice}", "")))
 }
 
 pub fn run(context: &Context<'_>, args: &DoctorArgs) -> Result<Exit> {
     let ui = context.ui;
     ui.check_columns(CHECKS)?;
-    let mut checks = Checks::default();
+    let mut checks = Checks { ui, list: Vec::new(), exit: None, shown: Ok(()) };
     let database = examine(context, args, &mut checks);
     checks.extend("audit log", context.audit_path().map(|path| examine_log(&path)));
-    let Checks(checks, exit) = checks;
+    let Checks { list: checks, exit, shown, .. } = checks;
     let number = |state: &str| checks.iter().filter(|check| check.state == state).count();
     let summary = Summary { ok: number("ok"), warnings: number("warning"), failures: number("failure") };
     let said = match (summary.failures, summary.warnings) {
@@ -114,23 +138,13 @@ pub fn run(context: &Context<'_>, args: &DoctorArgs) -> Result<Exit> {
         ui.result(&document, "checks", || Grid::of(&document.checks, CHECKS))?;
         return Ok(exit.unwrap_or(Exit::Done));
     }
-    for Check { state, topic, text, advice, .. } in &document.checks {
-        let color = match *state {
-            "ok" => 32,
-            "warning" => 33,
-            _ => 31,
-        };
-        ui.result_entry(color, state, &format!("{topic}: {text}"))?;
-        if let Some(advice) = advice {
-            ui.result_line(&format!("{:9}-> {advice}", ""))?;
-        }
-    }
+    shown?;
     ui.say(said);
     Ok(exit.unwrap_or(Exit::Done))
 }
 
 /// Examines the configuration, the database and the storage, as far as each can be reached.
-fn examine(context: &Context<'_>, args: &DoctorArgs, checks: &mut Checks) -> Option<DatabaseInfo> {
+fn examine(context: &Context<'_>, args: &DoctorArgs, checks: &mut Checks<'_>) -> Option<DatabaseInfo> {
     let resolved = match context.resolve() {
         Ok(resolved) => resolved,
         Err(error) => {
@@ -162,9 +176,11 @@ fn examine(context: &Context<'_>, args: &DoctorArgs, checks: &mut Checks) -> Opt
             return None;
         }
     };
-    checks.extend("database", Ok(examine_database(&mut database)));
+    examine_database(&mut database, &mut |line| checks.add(line));
     if !args.no_storage {
-        checks.extend("storage", args.place.settings(context).and_then(|settings| Ok(examine_storage(&mut database, settings)?)));
+        let settings = args.place.settings(context);
+        let examined = settings.and_then(|settings| Ok(examine_storage(&mut database, settings, &mut |line| checks.add(line))?));
+        examined.unwrap_or_else(|error| checks.fail("storage", error));
     }
     Some(database.info())
 }

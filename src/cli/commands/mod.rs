@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod check;
 pub mod completions;
+pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod explain;
@@ -59,6 +60,8 @@ pub enum Command {
     History(history::HistoryArgs),
     /// Examine what a repair depends on: database, privileges, heartbeats, storage, audit log; changes nothing
     Doctor(doctor::DoctorArgs),
+    /// Show the settings that would be used, and where each was found
+    Config(config::ConfigArgs),
     /// Print the JSON Schema of a document that this program writes
     Schema(schema::SchemaArgs),
     /// Build a small Cinder database and walk through a repair
@@ -120,6 +123,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Exit> {
         Command::Scrub(args) => scrub::run(context, args),
         Command::History(args) => history::run(context, args),
         Command::Doctor(args) => doctor::run(context, args),
+        Command::Config(args) => config::run(context, args),
         Command::Schema(args) => schema::run(context, args),
         Command::Demo(args) => demo::run(context, args, &inner),
         Command::Completions(args) => completions::completions(context, args, help::complete(Cli::command())),

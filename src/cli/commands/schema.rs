@@ -12,7 +12,7 @@ use self::shapes::{
     Failed, HistoryList, HistoryReconcile, HistoryVerify, Line, LogLine, RescueEnd, RescueRecord, RunEnd, RunHead, RunRecord, Schemas,
     ScrubPause, ScrubRun, ScrubStatus,
 };
-use super::{check, doctor, explain, history, rescue};
+use super::{check, config, doctor, explain, history, rescue};
 use crate::cli::view::RunDocument;
 use crate::cli::{Context, Error, Exit, Result};
 use crate::domain::record_stream::StreamKind;
@@ -79,6 +79,7 @@ const KNOWN: &[Known] = &[
     document("history-reconcile", "history reconcile", root::<HistoryReconcile>),
     document("log-head", "history verify --out", root::<history::SignedHead>),
     lines("audit", "the audit log", root::<LogLine>),
+    document("config", "config show", root::<config::Document>),
     document("schemas", "schema", root::<Schemas>),
     document("error", "a command that fails before it has a result", root::<Failed>),
 ];

@@ -57,6 +57,11 @@ const DEFAULTS: &[(&str, Option<&str>)] = &[
     ("volumes_dir", Some("$state_path/volumes")),
 ];
 
+/// The names of the options of `[DEFAULT]`.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    DEFAULTS.iter().map(|(name, _)| *name)
+}
+
 /// The default of an option of `[DEFAULT]`; the outer `None` is an option that is not in the table.
 pub(super) fn of(group: &str, name: &str) -> Option<Option<&'static str>> {
     if group != "DEFAULT" {

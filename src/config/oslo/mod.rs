@@ -104,6 +104,11 @@ impl CinderConf {
         defaults::of("DEFAULT", name).is_some()
     }
 
+    /// The names of all options of `[DEFAULT]` that this program knows.
+    pub(super) fn known() -> impl Iterator<Item = &'static str> {
+        defaults::names()
+    }
+
     /// The value of a secret option by its name and its older names. The last file with any of them counts, and in it the first name. An
     /// error does not show anything of the value.
     pub(super) fn get_secret(&self, names: &[(&str, &str)]) -> Result<Option<Setting<SecretString>>, ConfigError> {
