@@ -676,7 +676,10 @@ mod tests {
     fn an_unknown_column_is_an_error_that_lists_the_known() {
         let options = OutputOptions { columns: strings(&["id", "nmae"]), ..OutputOptions::default() };
         let error = write(&mut Vec::new(), &document(), "findings", grid, &options).unwrap_err();
-        assert_eq!(error.to_string(), "unknown column \"nmae\" in --column; the columns are ID, Name, Age, Project ID, Verdict");
+        assert_eq!(
+            error.to_string(),
+            "unknown column \"nmae\" in --column; the columns are ID, Name, Age, Project ID, Verdict; did you mean Name?"
+        );
     }
 
     #[test]
