@@ -74,8 +74,11 @@ pub fn main() -> ExitCode {
     let ui = if monitor.is_nagios() { Ui::inner(output, true) } else { Ui::new(output) };
     let environment = Environment::new(std::env::vars_os());
     let context = Context { ui: &ui, global: &cli.global, environment: &environment, monitor: &monitor };
-    let result = monitor.check().and_then(|()| commands::run(&context, &cli.command));
-    let written = monitor.write(&result);
+    let checked = monitor.check();
+    // What may not be replaced by a result must not be replaced by a failure either.
+    let may_write = checked.is_ok();
+    let result = checked.and_then(|()| commands::run(&context, &cli.command));
+    let written = if may_write { monitor.write(&result) } else { Ok(()) };
     let result = result.and_then(|exit| written.map(|()| exit));
     if monitor.is_nagios() {
         return print_line(&Ui::new(output), monitor.line(&result));

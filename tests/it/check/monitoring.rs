@@ -229,7 +229,11 @@ fn a_failed_run_leaves_no_results_in_the_file() {
     };
     symlink(&path, site.program.path("link.prom")).unwrap();
     refused("link.prom", "is not a regular file: name a file that may be replaced");
-    refused("/dev/null", "is not a regular file");
+    assert!(fs::symlink_metadata(site.program.path("link.prom")).unwrap().is_symlink(), "the link was replaced");
+    // A pipe stands for every device: a mistake must not cost the machine its /dev/null.
+    run(Command::new("mkfifo").arg(site.program.path("pipe.prom")));
+    refused("pipe.prom", "is not a regular file");
+    assert!(!fs::symlink_metadata(site.program.path("pipe.prom")).unwrap().is_file(), "the pipe was replaced");
     refused("nowhere/out.prom", "cannot write nowhere/out.prom: No such file or directory");
 }
 

@@ -107,7 +107,11 @@ fn a_filter_that_matches_nothing_is_an_error() {
     let commands: [&[&str]; 6] =
         [&["scan"], &["plan"], &["check"], &["check", "--all"], &["repair", "--yes"], &["repair", "--dry-run", "--check", "quick"]];
     for (option, value, problem) in [
-        ("--host", "ctl9", "--host ctl9 matches nothing: no live backup and no cinder-backup has this host; there are ctl1"),
+        (
+            "--host",
+            "ctl9",
+            "--host ctl9 matches nothing: no live backup and no cinder-backup has this host; there are ctl1; did you mean ctl1?",
+        ),
         ("--project", "nobody", "--project nobody matches nothing: this project has no live backups"),
         ("--volume", "none", "--volume none matches nothing: this volume does not exist and has no live backups"),
         ("--status", "restoring", "--status restoring matches nothing: no live backup, volume or snapshot has that status"),
@@ -140,7 +144,9 @@ fn an_unknown_host_in_assume_dead_is_a_warning() {
             (
                 "--host",
                 "ctl9",
-                Some("--host ctl9 matches nothing: no live backup and no cinder-backup has this host; there are ctl1, old@ceph"),
+                Some(
+                    "--host ctl9 matches nothing: no live backup and no cinder-backup has this host; there are ctl1, old@ceph; did you mean ctl1?",
+                ),
             ),
             ("--assume-dead", "ctl11", Some("--assume-dead ctl11 matches nothing: ")),
             ("--host", "CTL1", Some("it is spelled ctl1")),
@@ -174,7 +180,14 @@ fn a_check_of_an_unknown_host_is_a_warning() {
     for command in [&["check"] as &[&str], &["check", "--all"], &["check", "--from", "stuck.json"]] {
         let from_file = command.contains(&"--from");
         for (host, warning) in [
-            ("ctl9", Some(if from_file { "no backup in stuck.json has this host; there are ctl1" } else { "there are ctl1, old@ceph" })),
+            (
+                "ctl9",
+                Some(if from_file {
+                    "no backup in stuck.json has this host; there are ctl1; did you mean ctl1?"
+                } else {
+                    "there are ctl1, old@ceph; did you mean ctl1?"
+                }),
+            ),
             ("CTL1", Some("it is spelled ctl1")),
             ("ctl1", None),
         ] {
